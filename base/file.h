@@ -1,0 +1,24 @@
+#pragma once
+// Whole files, and files that appear whole or not at all. Errors name the path. Thread-safe: no state.
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace lockstep {
+
+// NotFound, PermissionDenied, ResourceExhausted (no space left) or Unknown, from errno, with "WHAT PATH: reason".
+absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path);
+
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+
+// Writes to a temporary name beside `path`, flushes to disk, renames, flushes the directory: after OK the file is durable and
+// whole; after an error `path` is what it was.
+absl::Status WriteFileAtomically(const std::string& path, std::string_view contents);
+
+// Creates the directory and its parents. OK if it exists.
+absl::Status MakeDirectories(const std::string& path);
+
+}  // namespace lockstep
