@@ -20,6 +20,8 @@ endif()
 
 # Same bits: no compiler may contract a*b+c on its own, on any machine.
 add_compile_options(-ffp-contract=off)
+# One setting for libraries and programs, so that both can use one precompiled header.
+add_compile_options(-fPIC)
 
 if(LOCKSTEP_SANITIZE)
   add_compile_options(-fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
