@@ -1,0 +1,246 @@
+#include "trainer/order.h"
+
+#include <algorithm>
+
+namespace lockstep {
+namespace {
+
+template <typename Repeated>
+void ToNamed(const NamedValues& values, Repeated* out) {
+  for (const auto& [name, value] : values) {
+    auto* entry = out->Add();
+    entry->set_name(name);
+    entry->set_value(value);
+  }
+}
+
+v1::PhaseSeconds PhasesToProto(const Phases& phases) {
+  v1::PhaseSeconds proto;
+  proto.set_wait_for_data(phases.wait_for_data);
+  proto.set_forward(phases.forward);
+  proto.set_backward(phases.backward);
+  proto.set_reduce(phases.reduce);
+  proto.set_update(phases.update);
+  proto.set_total(phases.total);
+  return proto;
+}
+
+JobKind KindOf(const v1::Job& job) {
+  switch (job.kind()) {
+    case v1::Job::EVALUATE: return JobKind::kEvaluate;
+    case v1::Job::PREDICT: return JobKind::kPredict;
+    default: return JobKind::kFit;
+  }
+}
+
+ImageSpec ToImageSpec(const v1::Image& image) {
+  ImageSpec spec;
+  spec.height = static_cast<int>(image.height());
+  spec.width = static_cast<int>(image.width());
+  spec.method = image.method();
+  spec.antialias = image.has_antialias() ? image.antialias() : true;
+  if (image.has_scale()) spec.scale = image.scale();
+  spec.mean.assign(image.mean().begin(), image.mean().end());
+  spec.std.assign(image.std().begin(), image.std().end());
+  spec.full_decode = image.full_decode();
+  return spec;
+}
+
+StopEarlySpec ToStopEarly(const v1::StopEarly& stop) {
+  StopEarlySpec spec;
+  spec.metric = stop.metric();
+  spec.patience = static_cast<int>(stop.patience());
+  spec.min_delta = stop.min_delta();
+  spec.mode = stop.mode();
+  spec.restore_best = stop.restore_best();
+  spec.start_from_epoch = static_cast<int>(stop.start_from_epoch());
+  if (stop.has_baseline()) spec.baseline = stop.baseline();
+  return spec;
+}
+
+ReduceOnPlateauSpec ToPlateau(const v1::ReduceOnPlateau& plateau) {
+  ReduceOnPlateauSpec spec;
+  spec.metric = plateau.metric();
+  if (plateau.factor() > 0) spec.factor = plateau.factor();
+  if (plateau.patience() > 0) spec.patience = static_cast<int>(plateau.patience());
+  if (plateau.has_min_delta()) spec.min_delta = plateau.min_delta();
+  spec.mode = plateau.mode();
+  spec.cooldown = static_cast<int>(plateau.cooldown());
+  spec.min_learning_rate = plateau.min_learning_rate();
+  return spec;
+}
+
+void ReadLength(const v1::Job& job, RunSpec& spec) {
+  spec.batch = static_cast<int>(job.batch());
+  spec.epochs = job.epochs();
+  spec.steps = job.steps();
+  spec.seed = job.seed();
+  spec.virtual_replicas = static_cast<int>(job.virtual_replicas());
+  spec.micro_batch = static_cast<int>(job.micro_batch());
+  spec.state_hash_every = static_cast<int>(std::max(job.state_hash_every(), 1u));
+}
+
+void ReadData(const v1::Data& data, RunSpec& spec) {
+  spec.train_folder = data.train().folder();
+  spec.validation_folder = data.validation().folder();
+  spec.image = ToImageSpec(data.image());
+  spec.drop_last = data.last_batch() == v1::Data::DROP;
+  spec.shuffle = !data.no_shuffle();
+  spec.skip_bad = data.bad_samples().skip();
+  spec.pipeline_bytes = static_cast<int64_t>(data.memory_bytes());
+  spec.decode_threads = static_cast<int>(data.decode_threads());
+}
+
+}  // namespace
+
+RunSpec ToRunSpec(const v1::TrainerStart& start) {
+  const v1::TrainerOrder& order = start.order();
+  const v1::Job& job = order.job();
+  RunSpec spec;
+  spec.job_id = order.job_id();
+  spec.generation = order.generation();
+  spec.rank = static_cast<int>(order.rank());
+  for (const v1::Member& member : order.members()) {
+    const int first = static_cast<int>(member.first_virtual_replica());
+    spec.runs.push_back({first, first + static_cast<int>(member.virtual_replica_count())});
+  }
+  spec.threads = std::max(1, static_cast<int>(order.threads()));
+  spec.secret = order.generation_secret();
+  spec.address = start.address();
+  spec.scratch = start.scratch();
+  spec.kind = KindOf(job);
+  spec.model_file = job.model().file_name();
+  ReadData(job.data(), spec);
+  ReadLength(job, spec);
+  spec.memory_limit = static_cast<int64_t>(job.memory().limit_bytes());
+  spec.best_metric = job.checkpoint().best();
+  spec.best_mode = job.checkpoint().mode();
+  if (job.has_stop_early()) spec.stop_early = ToStopEarly(job.stop_early());
+  if (job.has_reduce_on_plateau()) spec.reduce_on_plateau = ToPlateau(job.reduce_on_plateau());
+  spec.optimizer = job.optimizer();
+  spec.loss = job.loss();
+  spec.metrics.assign(job.metrics().begin(), job.metrics().end());
+  if (job.has_learning_rate()) spec.learning_rate = job.learning_rate();
+  spec.precision = job.precision();
+  spec.log_samples = job.log_samples();
+  return spec;
+}
+
+v1::MemoryReport ToProto(const MemoryFigures& figures) {
+  v1::MemoryReport proto;
+  for (size_t i = 0; i < memory::kCategories; ++i) {
+    const auto category = static_cast<memory::Category>(i);
+    (*proto.mutable_bytes_by_category())[std::string(memory::CategoryName(category))] =
+        static_cast<uint64_t>(std::max<int64_t>(figures.bytes[category], 0));
+  }
+  proto.set_peak_bytes(static_cast<uint64_t>(figures.peak_bytes));
+  proto.set_limit_bytes(static_cast<uint64_t>(figures.limit_bytes));
+  proto.set_resident_bytes(static_cast<uint64_t>(figures.resident_bytes));
+  return proto;
+}
+
+v1::StepRecord ToProto(const StepFigures& figures) {
+  v1::StepRecord proto;
+  proto.set_step(figures.step);
+  proto.set_epoch(figures.epoch);
+  proto.set_loss(figures.loss);
+  proto.set_state_hash(figures.state_hash);
+  ToNamed(figures.metrics, proto.mutable_metrics());
+  proto.set_samples(figures.samples);
+  for (const std::string& path : figures.sample_paths) proto.add_sample_paths(path);
+  *proto.mutable_phases() = PhasesToProto(figures.phases);
+  proto.set_images_per_second(figures.images_per_second);
+  *proto.mutable_memory() = ToProto(figures.memory);
+  proto.set_sample_digest(figures.sample_digest);
+  return proto;
+}
+
+v1::EpochRecord ToProto(const EpochFigures& figures) {
+  v1::EpochRecord proto;
+  proto.set_epoch(figures.epoch);
+  proto.set_step(figures.step);
+  proto.set_loss(figures.loss);
+  ToNamed(figures.metrics, proto.mutable_metrics());
+  ToNamed(figures.validation, proto.mutable_validation());
+  proto.set_learning_rate(figures.learning_rate);
+  proto.set_samples(figures.samples);
+  for (const std::string& sample : figures.bad_samples) proto.add_bad_samples(sample);
+  proto.set_wall_seconds(figures.wall_seconds);
+  return proto;
+}
+
+v1::Result ToProto(const ResultFigures& figures) {
+  v1::Result proto;
+  proto.set_steps(figures.steps);
+  proto.set_epochs(figures.epochs);
+  proto.set_images_per_second(figures.images_per_second);
+  proto.set_wall_seconds(figures.wall_seconds);
+  proto.set_loss(figures.loss);
+  ToNamed(figures.metrics, proto.mutable_metrics());
+  ToNamed(figures.validation, proto.mutable_validation());
+  proto.set_state_hash(figures.state_hash);
+  *proto.mutable_memory() = ToProto(figures.memory);
+  proto.set_note(figures.note);
+  proto.set_samples(figures.samples);
+  return proto;
+}
+
+v1::TrainerStatus ToProto(const StatusFigures& figures) {
+  v1::TrainerStatus proto;
+  proto.set_phase(figures.phase);
+  proto.set_step(figures.step);
+  proto.set_epoch(figures.epoch);
+  proto.set_loss(figures.loss);
+  proto.set_images_per_second(figures.images_per_second);
+  *proto.mutable_phase_seconds() = PhasesToProto(figures.phase_seconds);
+  proto.set_all_reduce_bytes(figures.all_reduce_bytes);
+  proto.set_pipeline_bytes(figures.pipeline_bytes);
+  proto.set_pipeline_depth(figures.pipeline_depth);
+  *proto.mutable_memory() = ToProto(figures.memory);
+  proto.set_images(figures.images);
+  return proto;
+}
+
+v1::PlanReport ToProto(const PlanOutcome& outcome, const v1::Job& submitted, const std::string& job_id) {
+  v1::PlanReport proto;
+  proto.set_job_id(job_id);
+  for (const std::string& error : outcome.errors) proto.add_errors(error);
+  for (const std::string& note : outcome.notes) proto.add_notes(note);
+  if (!outcome.errors.empty()) {
+    proto.set_failure(outcome.failure == Ending::kOutOfMemory ? v1::OUT_OF_MEMORY : v1::BAD_INPUT);
+    return proto;
+  }
+  const RunSpec& spec = outcome.resolved;
+  v1::Job* job = proto.mutable_resolved();
+  *job = submitted;
+  job->set_virtual_replicas(static_cast<uint32_t>(spec.virtual_replicas));
+  job->set_micro_batch(static_cast<uint32_t>(spec.micro_batch));
+  job->set_precision(spec.precision);
+  job->set_state_hash_every(static_cast<uint32_t>(spec.state_hash_every));
+  v1::Data* data = job->mutable_data();
+  data->set_memory_bytes(static_cast<uint64_t>(spec.pipeline_bytes));
+  v1::Image* image = data->mutable_image();
+  image->set_height(static_cast<uint32_t>(spec.image.height));
+  image->set_width(static_cast<uint32_t>(spec.image.width));
+  image->set_method(spec.image.method);
+  image->set_antialias(spec.image.antialias);
+  image->set_scale(spec.image.scale.value_or(1.0));
+  v1::Replicas* replicas = job->mutable_replicas();
+  replicas->set_min(std::max(replicas->min(), 1u));
+  replicas->set_max(std::max(replicas->max(), replicas->min()));
+  if (spec.kind == JobKind::kPredict) replicas->set_min(1), replicas->set_max(1);
+  replicas->set_threads(static_cast<uint32_t>(spec.threads));
+  for (size_t i = 0; i < memory::kCategories; ++i) {
+    const auto category = static_cast<memory::Category>(i);
+    (*proto.mutable_profile()->mutable_bytes_by_category())[std::string(memory::CategoryName(category))] =
+        static_cast<uint64_t>(std::max<int64_t>(outcome.peak[category], 0));
+  }
+  proto.mutable_profile()->set_peak_bytes(static_cast<uint64_t>(outcome.peak_bytes));
+  proto.mutable_profile()->set_bytes_per_further_thread(static_cast<uint64_t>(outcome.bytes_per_further_thread));
+  proto.set_total_steps(outcome.total_steps);
+  proto.set_train_samples(outcome.train_samples);
+  proto.set_validation_samples(outcome.validation_samples);
+  return proto;
+}
+
+}  // namespace lockstep

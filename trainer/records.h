@@ -1,0 +1,96 @@
+#pragma once
+// What a trainer tells the coordinator, as plain data (proto/progress.proto says what each field means).
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "memory/category.h"
+
+namespace lockstep {
+
+using NamedValues = std::vector<std::pair<std::string, double>>;
+
+struct Phases {
+  double wait_for_data = 0, forward = 0, backward = 0, reduce = 0, update = 0, total = 0;
+};
+
+struct MemoryFigures {
+  memory::Bytes bytes;  // by category, now; activations at their peak
+  int64_t peak_bytes = 0;
+  int64_t limit_bytes = 0;
+  int64_t resident_bytes = 0;
+};
+
+struct StepFigures {
+  uint64_t step = 0;
+  uint32_t epoch = 0;
+  double loss = 0;
+  std::string state_hash;
+  NamedValues metrics;
+  uint32_t samples = 0;
+  std::vector<std::string> sample_paths;
+  Phases phases;
+  double images_per_second = 0;
+  MemoryFigures memory;
+  uint64_t sample_digest = 0;
+};
+
+struct EpochFigures {
+  uint32_t epoch = 0;
+  uint64_t step = 0;
+  double loss = 0;
+  NamedValues metrics;
+  NamedValues validation;
+  double learning_rate = 0;
+  uint64_t samples = 0;
+  std::vector<std::string> bad_samples;
+  double wall_seconds = 0;
+};
+
+struct ResultFigures {
+  uint64_t steps = 0;
+  uint32_t epochs = 0;
+  double images_per_second = 0;
+  double wall_seconds = 0;
+  double loss = 0;
+  NamedValues metrics;
+  NamedValues validation;
+  std::string state_hash;
+  MemoryFigures memory;
+  std::string note;
+  uint64_t samples = 0;
+};
+
+// For the worker, which shows it as metrics.
+struct StatusFigures {
+  std::string phase;
+  uint64_t step = 0;
+  uint32_t epoch = 0;
+  double loss = 0;
+  double images_per_second = 0;
+  Phases phase_seconds;  // sums
+  uint64_t all_reduce_bytes = 0;
+  uint64_t pipeline_bytes = 0;
+  uint32_t pipeline_depth = 0;
+  MemoryFigures memory;
+  uint64_t images = 0;
+};
+
+// How a run ended, if not by an error of the machine.
+enum class Ending { kDone, kCancelled, kBadInput, kOutOfMemory, kFailed };
+
+// Where a run's figures go. Thread-safe; calls do not wait for the network.
+class Reporter {
+ public:
+  virtual ~Reporter() = default;
+  virtual void Step(StepFigures figures) = 0;
+  virtual void Epoch(EpochFigures figures) = 0;
+  virtual void Note(std::string text) = 0;
+  virtual void Status(StatusFigures figures) = 0;
+  // The worker or the coordinator wants this trainer to end at the next step boundary.
+  virtual bool CancelWanted() const = 0;
+};
+
+}  // namespace lockstep

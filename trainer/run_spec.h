@@ -1,0 +1,89 @@
+#pragma once
+// What one trainer is to do, as plain data: made from the worker's order, read by everything that includes libtorch (which never
+// meets a generated proto header in one translation unit). Values are resolved unless said otherwise.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "allreduce/tree.h"
+
+namespace lockstep {
+
+enum class JobKind { kFit, kEvaluate, kPredict };
+
+// Names as the job has them: "bilinear", "float32"; planning checks them.
+struct ImageSpec {
+  int height = 0;  // 0 while planning: the model's input size
+  int width = 0;
+  std::string method;
+  bool antialias = true;
+  std::optional<double> scale;
+  std::vector<double> mean, std;
+  bool full_decode = false;
+};
+
+struct StopEarlySpec {
+  std::string metric;
+  int patience = 0;
+  double min_delta = 0;
+  std::string mode;
+  bool restore_best = false;
+  int start_from_epoch = 0;
+  std::optional<double> baseline;
+};
+
+struct ReduceOnPlateauSpec {
+  std::string metric;
+  double factor = 0.1;
+  int patience = 10;
+  double min_delta = 1e-4;
+  std::string mode;
+  int cooldown = 0;
+  double min_learning_rate = 0;
+};
+
+struct RunSpec {
+  std::string job_id;
+  uint64_t generation = 0;
+  int rank = 0;
+  // By rank; as many as there are ranks.
+  std::vector<allreduce::LeafRange> runs;
+  int threads = 1;
+  std::string secret;   // of the generation
+  std::string address;  // to listen on for peers
+  std::string scratch;  // a folder of this trainer's own
+
+  JobKind kind = JobKind::kFit;
+  std::string model_file;  // base name, for messages
+  std::string train_folder;
+  std::string validation_folder;  // empty: none
+  ImageSpec image;
+  bool drop_last = false;
+  bool shuffle = true;
+  uint64_t skip_bad = 0;
+  int64_t pipeline_bytes = 0;
+  int decode_threads = 0;
+  int batch = 0;
+  uint32_t epochs = 0;  // 0: by steps
+  uint64_t steps = 0;
+  uint64_t seed = 0;
+  int virtual_replicas = 0;
+  int micro_batch = 0;
+  int64_t memory_limit = 0;
+  std::string best_metric, best_mode;
+  std::optional<StopEarlySpec> stop_early;
+  std::optional<ReduceOnPlateauSpec> reduce_on_plateau;
+  std::string optimizer, loss;
+  std::vector<std::string> metrics;
+  std::optional<double> learning_rate;
+  std::string precision;
+  bool log_samples = false;
+  int state_hash_every = 1;
+
+  int ranks() const { return static_cast<int>(runs.size()); }
+  const allreduce::LeafRange& my_run() const { return runs[static_cast<size_t>(rank)]; }
+};
+
+}  // namespace lockstep
