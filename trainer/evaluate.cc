@@ -1,0 +1,133 @@
+#include "trainer/evaluate.h"
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+
+namespace lockstep {
+namespace {
+
+// Turns what a pass found into an ending, and counts what it left out.
+void Judge(const RunSpec& spec, const DataSource& data, const JointVerdict& verdict, RunOutcome& outcome) {
+  if (verdict.cancel) outcome.ending = Ending::kCancelled, outcome.reason = "cancelled";
+  if (!verdict.error.empty()) {
+    outcome.ending = verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed;
+    outcome.reason = verdict.error;
+  } else if (verdict.bad.size() > spec.skip_bad) {
+    const BadSample& first = verdict.bad.front();
+    outcome.ending = Ending::kBadInput;
+    outcome.reason = absl::StrCat(verdict.bad.size(), " pictures cannot be used, the first is ",
+                                  std::string(data.train().Sample(first.sample).path), ": ", first.reason,
+                                  " (data.bad_samples.skip allows ", spec.skip_bad, ")");
+  }
+}
+
+void NoteBad(const DataSource& data, const JointVerdict& verdict, Reporter& reporter) {
+  for (const BadSample& bad : verdict.bad) {
+    reporter.Note(absl::StrCat("left out ", std::string(data.train().Sample(bad.sample).path), ": ", bad.reason));
+  }
+}
+
+// RFC 4180: quoted where it holds a comma, a quote or a line break.
+std::string CsvField(std::string_view text) {
+  if (text.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(text);
+  return absl::StrCat("\"", absl::StrReplaceAll(absl::string_view(text.data(), text.size()), {{"\"", "\"\""}}), "\"");
+}
+
+std::vector<std::string> ColumnNames(const dataset::Index& index, int64_t units) {
+  std::vector<std::string> names;
+  for (const auto& name : index.class_names()) names.emplace_back(name);
+  const bool one_per_unit = static_cast<int64_t>(names.size()) == units;
+  if (units == 1 && names.size() == 2) return {names[1]};
+  if (one_per_unit) return names;
+  names.clear();
+  for (int64_t i = 0; i < units; ++i) names.push_back(absl::StrCat("class_", i));
+  return names;
+}
+
+// The class of one row: the largest of several units; of a single one, the second class from one half (of a probability) or zero on.
+std::string ClassOf(const dataset::Index& index, const std::vector<std::string>& columns, const double* row, double threshold) {
+  if (columns.size() > 1) return columns[static_cast<size_t>(std::max_element(row, row + columns.size()) - row)];
+  const bool second = row[0] > threshold;
+  if (index.class_names().size() == 2) return std::string(index.class_names()[second ? 1 : 0]);
+  return second ? "1" : "0";
+}
+
+template <typename T>
+void FillResult(const Evaluation& evaluation, const DataSource& data, const MemoryAccount& account, GradientExchange<T>& exchange,
+                const dataset::Pipeline& pipeline, absl::Time start, ResultFigures& result) {
+  result.loss = evaluation.loss;
+  result.metrics = evaluation.metrics;
+  result.samples = static_cast<uint64_t>(evaluation.verdict.samples);
+  result.steps = static_cast<uint64_t>(data.train_sampler().StepsPerEpoch());
+  result.wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  result.images_per_second = static_cast<double>(evaluation.verdict.samples) / std::max(result.wall_seconds, 1e-9);
+  result.memory = account.Take(exchange.memory_bytes(), static_cast<int64_t>(pipeline.stats().bytes));
+}
+
+}  // namespace
+
+template <typename T>
+absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, const MemoryAccount& account,
+                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
+  const absl::Time start = absl::Now();
+  RunOutcome outcome;
+  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()),
+                                                                *pipeline, reporter.CancelWanted(), nullptr));
+  FillResult(evaluation, data, account, exchange, *pipeline, start, outcome.result);
+  NoteBad(data, evaluation.verdict, reporter);
+  Judge(spec, data, evaluation.verdict, outcome);
+  return outcome;
+}
+
+template <typename T>
+absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data,
+                                      const MemoryAccount& account, GradientExchange<T>& exchange, StepRunner<T>& runner,
+                                      Reporter& reporter) {
+  const absl::Time start = absl::Now();
+  RunOutcome outcome;
+  const auto units = static_cast<size_t>(std::max<int64_t>(model.output_shape().back(), 1));
+  const std::vector<std::string> columns = ColumnNames(data.train(), static_cast<int64_t>(units));
+  const double threshold = model.output_activation() == Model::OutputActivation::kSigmoid ? 0.5 : 0;
+  const std::string path = absl::StrCat(spec.scratch, "/predictions.csv");
+  std::ofstream csv(path);
+  csv << "path,class";
+  for (const std::string& column : columns) csv << "," << CsvField(column);
+  csv << "\n";
+  const auto write = [&](const std::vector<int64_t>& ids, const std::vector<double>& rows) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const double* row = rows.data() + i * units;
+      csv << CsvField(data.train().Sample(ids[i]).path) << "," << CsvField(ClassOf(data.train(), columns, row, threshold));
+      for (size_t k = 0; k < units; ++k) csv << "," << absl::StrFormat("%.9g", row[k]);
+      csv << "\n";
+    }
+  };
+  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()),
+                                                                *pipeline, reporter.CancelWanted(), write));
+  csv.close();
+  if (!csv) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path));
+  FillResult(evaluation, data, account, exchange, *pipeline, start, outcome.result);
+  NoteBad(data, evaluation.verdict, reporter);
+  Judge(spec, data, evaluation.verdict, outcome);
+  if (outcome.ending == Ending::kDone) outcome.artifacts.emplace_back("predictions.csv");
+  return outcome;
+}
+
+template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&,
+                                                GradientExchange<float>&, StepRunner<float>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&,
+                                                GradientExchange<double>&, StepRunner<double>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, const MemoryAccount&,
+                                               GradientExchange<float>&, StepRunner<float>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, const MemoryAccount&,
+                                               GradientExchange<double>&, StepRunner<double>&, Reporter&);
+
+}  // namespace lockstep

@@ -1,0 +1,77 @@
+#include "trainer/gradient_exchange.h"
+
+#include <utility>
+
+#include "base/status_macros.h"
+#include "trainer/process_figures.h"
+
+namespace lockstep {
+
+template <typename T>
+absl::StatusOr<std::unique_ptr<GradientExchange<T>>> GradientExchange<T>::Join(
+    const RunSpec& spec, const allreduce::Layout& layout, const Rendezvous& rendezvous,
+    const std::map<std::string, std::string>& environment) {
+  allreduce::Options options;
+  options.membership = {spec.generation, spec.virtual_replicas, spec.runs, spec.rank};
+  options.layout = layout;
+  options.token = spec.secret;
+  std::unique_ptr<allreduce::Listener> listener;
+  std::vector<allreduce::Endpoint> endpoints;
+  if (spec.ranks() > 1) {
+    ASSIGN_OR_RETURN(listener, allreduce::Listener::Create({.host_id = HostId(), .bind_address = spec.address}));
+    ASSIGN_OR_RETURN(endpoints, rendezvous(listener->endpoint(), environment));
+  }
+  ASSIGN_OR_RETURN(auto all_reduce, allreduce::OrderedAllReduce::Connect(options, std::move(listener), endpoints));
+  std::unique_ptr<GradientExchange> exchange(new GradientExchange(spec, std::move(all_reduce), layout));
+  std::vector<bool> remote;
+  for (const allreduce::Endpoint& endpoint : endpoints) remote.push_back(endpoint.host_id != HostId());
+  if (remote.empty()) remote.push_back(false);
+  const allreduce::MemoryNeed need = allreduce::PredictMemory(options.membership, layout, remote);
+  exchange->fixed_bytes_ = static_cast<int64_t>(need.shared + need.receive);
+  return exchange;
+}
+
+template <typename T>
+GradientExchange<T>::GradientExchange(const RunSpec& spec, std::unique_ptr<allreduce::OrderedAllReduce> all_reduce,
+                                      const allreduce::Layout& layout)
+    : spec_(spec), all_reduce_(std::move(all_reduce)) {
+  sums_ = std::make_unique<allreduce::LeafSums<T>>(
+      spec.virtual_replicas, spec.my_run(), layout, all_reduce_->template subtree_sums<T>(),
+      // What breaks here is reported by Finish.
+      [this](int bucket) { all_reduce_->Submit(bucket).IgnoreError(); });
+}
+
+template <typename T>
+absl::StatusOr<JointVerdict> GradientExchange<T>::Finish(const Verdict& verdict) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> verdicts, all_reduce_->Finish(EncodeVerdict(verdict)));
+  return JoinVerdicts(verdicts, spec_.virtual_replicas);
+}
+
+template <typename T>
+absl::StatusOr<JointVerdict> GradientExchange<T>::ExchangeVerdicts(const Verdict& verdict) {
+  RETURN_IF_ERROR(BeginStep());
+  for (int leaf = spec_.my_run().begin; leaf < spec_.my_run().end; ++leaf) RETURN_IF_ERROR(sums_->CompleteWithZeros(leaf));
+  return Finish(verdict);
+}
+
+template <typename T>
+absl::Span<T> GradientExchange<T>::reduced() {
+  const std::span<T> result = all_reduce_->template result<T>();
+  return absl::MakeSpan(result.data(), result.size());
+}
+
+template <typename T>
+int64_t GradientExchange<T>::memory_bytes() const {
+  return fixed_bytes_ + static_cast<int64_t>(sums_->temporary_bytes());
+}
+
+template <typename T>
+int64_t GradientExchange<T>::exchanged_bytes() const {
+  const allreduce::Metrics metrics = all_reduce_->metrics();
+  return static_cast<int64_t>(metrics.bytes_shared + metrics.bytes_sent + metrics.bytes_received);
+}
+
+template class GradientExchange<float>;
+template class GradientExchange<double>;
+
+}  // namespace lockstep

@@ -1,0 +1,54 @@
+#pragma once
+// This replica's place in the generation: its connection to the peers, and the sums that its compute threads add to. Between
+// the leaf runners and the step loop. No libtorch.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "allreduce/leaf_sums.h"
+#include "allreduce/ordered_allreduce.h"
+#include "trainer/run_spec.h"
+#include "trainer/verdict.h"
+
+namespace lockstep {
+
+// Publishes this rank's endpoint and returns all, by rank; fails if the ranks' environments differ.
+using Rendezvous = std::function<absl::StatusOr<std::vector<allreduce::Endpoint>>(
+    const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment)>;
+
+template <typename T>
+class GradientExchange {
+ public:
+  static absl::StatusOr<std::unique_ptr<GradientExchange>> Join(const RunSpec& spec, const allreduce::Layout& layout,
+                                                                const Rendezvous& rendezvous,
+                                                                const std::map<std::string, std::string>& environment);
+
+  allreduce::LeafSums<T>& sums() { return *sums_; }
+  absl::Status BeginStep() { return sums_->BeginStep(); }
+  // Waits for the peers. After OK, reduced() holds the sum over all leaves until the next BeginStep.
+  absl::StatusOr<JointVerdict> Finish(const Verdict& verdict);
+  // A step without gradients: only verdicts meet.
+  absl::StatusOr<JointVerdict> ExchangeVerdicts(const Verdict& verdict);
+  absl::Span<T> reduced();
+
+  // Bytes of the sums and receive buffers, and of all that went between ranks so far.
+  int64_t memory_bytes() const;
+  int64_t exchanged_bytes() const;
+
+ private:
+  GradientExchange(const RunSpec& spec, std::unique_ptr<allreduce::OrderedAllReduce> all_reduce, const allreduce::Layout& layout);
+
+  const RunSpec& spec_;
+  const std::unique_ptr<allreduce::OrderedAllReduce> all_reduce_;
+  std::unique_ptr<allreduce::LeafSums<T>> sums_;
+  int64_t fixed_bytes_ = 0;
+};
+
+extern template class GradientExchange<float>;
+extern template class GradientExchange<double>;
+
+}  // namespace lockstep

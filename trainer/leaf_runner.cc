@@ -1,0 +1,234 @@
+#include "trainer/leaf_runner.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "memory/category.h"
+
+namespace lockstep {
+namespace {
+
+using memory::Category;
+using memory::ScopedCategory;
+
+// Hands each gradient over as soon as autograd has it, and keeps none.
+class TakeGradient final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  explicit TakeGradient(std::function<void(const at::Tensor&)> take) : take_(std::move(take)) {}
+  void operator()(const torch::autograd::Variable& variable) override { take_(variable); }
+
+ private:
+  const std::function<void(const at::Tensor&)> take_;
+};
+
+template <typename T>
+at::TensorOptions OptionsOf() {
+  return at::TensorOptions().dtype(sizeof(T) == 4 ? at::kFloat : at::kDouble);
+}
+
+double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
+
+}  // namespace
+
+template <typename T>
+LeafRunner<T>::LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums)
+    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/sums != nullptr)), sums_(sums) {
+  if (sums_ != nullptr) HookGradients();
+}
+
+template <typename T>
+void LeafRunner<T>::HookGradients() {
+  for (size_t i = 0; i < aliases_.size(); ++i) {
+    if (context_.gradients.segment_of_variable[i] < 0) continue;
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        aliases_[i], std::make_unique<TakeGradient>([this, i](const at::Tensor& alias) {
+          // Gradients of earlier micro-batches stay with autograd, which adds the next ones to them.
+          if (!last_micro_batch_) return;
+          HandOver(static_cast<int>(i), alias.grad());
+          alias.mutable_grad().reset();
+        }));
+  }
+}
+
+template <typename T>
+void LeafRunner<T>::HandOver(int variable, const at::Tensor& gradient) {
+  const at::Tensor dense = gradient.contiguous();
+  const int segment = context_.gradients.segment_of_variable[static_cast<size_t>(variable)];
+  // A refusal (the collective broke) shows in Finish; the leaf goes on, so that nobody waits for it.
+  sums_->Add(leaf_, segment, dense.data_ptr<T>()).IgnoreError();
+}
+
+template <typename T>
+typename LeafRunner<T>::Samples LeafRunner<T>::GoodSamples(const dataset::Batch& batch, LeafResult& result) const {
+  const auto n = static_cast<int64_t>(batch.size());
+  Samples samples;
+  samples.images = at::from_blob(const_cast<float*>(batch.images()), {n, batch.height(), batch.width(), batch.channels()},
+                                 at::TensorOptions().dtype(at::kFloat));
+  samples.labels = at::from_blob(const_cast<int64_t*>(batch.labels()), {n}, at::TensorOptions().dtype(at::kLong));
+  samples.ids.assign(batch.sample_ids().begin(), batch.sample_ids().end());
+  result.sample_ids = samples.ids;
+  result.sample_digest = batch.digest();
+  if (!batch.bad().empty()) {
+    std::vector<bool> good(static_cast<size_t>(n), true);
+    for (const dataset::BadSample& bad : batch.bad()) {
+      good[bad.position] = false;
+      result.bad.push_back({samples.ids[bad.position], bad.reason});
+    }
+    std::vector<int64_t> rows, ids;
+    for (int64_t i = 0; i < n; ++i) {
+      if (good[static_cast<size_t>(i)]) rows.push_back(i), ids.push_back(samples.ids[static_cast<size_t>(i)]);
+    }
+    const at::Tensor index = at::tensor(rows, at::TensorOptions().dtype(at::kLong));
+    samples.images = samples.images.index_select(0, index);
+    samples.labels = samples.labels.index_select(0, index);
+    samples.ids = std::move(ids);
+  }
+  samples.images = samples.images.to(OptionsOf<T>());
+  result.samples = samples.images.size(0);
+  return samples;
+}
+
+template <typename T>
+template <typename Work>
+void LeafRunner<T>::Guard(LeafResult& result, Work&& work) {
+  try {
+    work();
+  } catch (const c10::OutOfMemoryError& error) {
+    result.out_of_memory = true;
+    result.error = error.what_without_backtrace();
+  } catch (const c10::Error& error) {
+    result.error = error.what_without_backtrace();
+  } catch (const std::bad_alloc&) {
+    result.out_of_memory = true;
+    result.error = "out of memory outside of tensors";
+  } catch (const std::exception& error) {
+    result.error = error.what();
+  }
+}
+
+template <typename T>
+void LeafRunner<T>::Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels,
+                            LeafResult& result) const {
+  const bool softmax = context_.model.output_activation() == Model::OutputActivation::kSoftmax;
+  for (size_t i = 0; i < context_.metrics.size(); ++i) {
+    const MetricSum sum = context_.metrics[i].Evaluate(output, logits, softmax, labels);
+    result.metrics[i].sum += sum.sum;
+    result.metrics[i].count += sum.count;
+  }
+}
+
+template <typename T>
+void LeafRunner<T>::AddStatistics(const std::vector<StatisticUpdate>& updates, int64_t samples) {
+  for (size_t i = 0; i < updates.size(); ++i) {
+    const at::Tensor weighted = updates[i].batch_value * static_cast<double>(samples);
+    if (statistics_.size() <= i) {
+      statistics_.push_back(weighted);
+    } else {
+      statistics_[i].add_(weighted);
+    }
+  }
+}
+
+template <typename T>
+void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& forward, LeafResult& result) {
+  const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
+  const bool softmax = context_.model.output_activation() == Model::OutputActivation::kSoftmax;
+  for (int64_t first = 0; first < result.samples; first += size) {
+    const int64_t count = std::min(size, result.samples - first);
+    last_micro_batch_ = first + count == result.samples;
+    const absl::Time start = absl::Now();
+    forward.first_sample = first;
+    forward.statistics.clear();
+    forward.logits.reset();
+    at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
+    const at::Tensor labels = samples.labels.narrow(0, first, count);
+    at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, softmax, labels);
+    at::Tensor loss = per_sample.sum();
+    {
+      const at::NoGradGuard no_grad;
+      result.loss_sum += per_sample.detach().to(at::kDouble).sum().item<double>();
+      Measure(output.detach(), forward.logits.defined() ? forward.logits.detach() : forward.logits, labels, result);
+      AddStatistics(forward.statistics, count);
+    }
+    // Backward is to free activations as it goes: nothing here may hold on to them.
+    forward.logits.reset();
+    output.reset();
+    per_sample.reset();
+    if (context_.loss_scale != 1) loss = loss * context_.loss_scale;
+    result.forward_seconds += SecondsSince(start);
+    const absl::Time backward = absl::Now();
+    torch::autograd::backward({loss}, {});
+    result.backward_seconds += SecondsSince(backward);
+  }
+}
+
+template <typename T>
+LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& batch) {
+  const ScopedCategory category(Category::kActivations);
+  LeafResult result;
+  result.leaf = leaf;
+  result.metrics.resize(context_.metrics.size());
+  leaf_ = leaf;
+  statistics_.clear();
+  Guard(result, [&] {
+    const Samples samples = GoodSamples(batch, result);
+    ForwardContext forward;
+    forward.training = true;
+    forward.seed = context_.seed;
+    forward.step = step;
+    forward.virtual_replica = leaf;
+    TrainMicroBatches(samples, forward, result);
+    for (size_t i = 0; i < statistics_.size(); ++i) {
+      const int segment = context_.gradients.first_statistic_segment + static_cast<int>(i);
+      sums_->Add(leaf, segment, statistics_[i].contiguous().template data_ptr<T>()).IgnoreError();
+    }
+  });
+  statistics_.clear();
+  if (!result.error.empty()) {
+    for (const at::Tensor& alias : aliases_) {
+      if (alias.requires_grad()) alias.mutable_grad().reset();
+    }
+  }
+  sums_->CompleteWithZeros(leaf).IgnoreError();
+  return result;
+}
+
+template <typename T>
+LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const OutputSink& sink) {
+  const ScopedCategory category(Category::kActivations);
+  const c10::InferenceMode inference;
+  LeafResult result;
+  result.leaf = leaf;
+  result.metrics.resize(context_.metrics.size());
+  Guard(result, [&] {
+    const Samples samples = GoodSamples(batch, result);
+    const bool softmax = context_.model.output_activation() == Model::OutputActivation::kSoftmax;
+    const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
+    for (int64_t first = 0; first < result.samples; first += size) {
+      const int64_t count = std::min(size, result.samples - first);
+      ForwardContext forward;
+      const at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
+      if (sink) {
+        const at::Tensor rows = output.to(at::kDouble).contiguous();
+        const std::vector<int64_t> ids(samples.ids.begin() + first, samples.ids.begin() + first + count);
+        sink(ids, std::vector<double>(rows.data_ptr<double>(), rows.data_ptr<double>() + rows.numel()));
+        continue;
+      }
+      const at::Tensor labels = samples.labels.narrow(0, first, count);
+      const at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, softmax, labels);
+      result.loss_sum += per_sample.to(at::kDouble).sum().template item<double>();
+      Measure(output, forward.logits, labels, result);
+    }
+  });
+  return result;
+}
+
+template class LeafRunner<float>;
+template class LeafRunner<double>;
+
+}  // namespace lockstep

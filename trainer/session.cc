@@ -1,0 +1,165 @@
+#include "trainer/session.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/file.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "rpc/frame.h"
+#include "trainer/link.h"
+#include "trainer/order.h"
+#include "trainer/planner.h"
+#include "trainer/training.h"
+
+namespace lockstep {
+namespace {
+
+// The control socket after the start: commands in, status out. End-of-file means that the worker is gone, and we go with it.
+class Control {
+ public:
+  explicit Control(int fd) : fd_(fd), reader_([this] { ReadCommands(); }) { reader_.detach(); }
+
+  bool cancel() const { return cancel_; }
+
+  void Send(const v1::TrainerStatus& status) {
+    absl::MutexLock lock(&mutex_);
+    // A worker that is gone is noticed by the reader.
+    WriteFrame(fd_, status).IgnoreError();
+  }
+
+ private:
+  void ReadCommands() {
+    for (;;) {
+      const auto command = ReadFrame<v1::TrainerCommand>(fd_);
+      if (!command.ok() || !command->has_value()) _exit(1);
+      if ((*command)->cancel()) cancel_ = true;
+    }
+  }
+
+  const int fd_;
+  std::atomic<bool> cancel_ = false;
+  absl::Mutex mutex_;
+  std::thread reader_;
+};
+
+class SessionReporter final : public Reporter {
+ public:
+  SessionReporter(Control& control, Link& link) : control_(control), link_(link) {}
+
+  void Step(StepFigures figures) override { link_.QueueStep(ToProto(figures)); }
+  void Epoch(EpochFigures figures) override { link_.QueueEpoch(ToProto(figures)); }
+  void Note(std::string text) override {
+    LOG_INFO("note=\"%s\"", text);
+    link_.QueueNote(std::move(text));
+  }
+  void Status(StatusFigures figures) override { control_.Send(ToProto(figures)); }
+  bool CancelWanted() const override { return control_.cancel(); }
+
+ private:
+  Control& control_;
+  Link& link_;
+};
+
+v1::EndReport ToEndReport(const RunSpec& spec, const RunOutcome& outcome) {
+  v1::EndReport report;
+  report.set_job_id(spec.job_id);
+  report.set_generation(spec.generation);
+  report.set_reason(outcome.reason);
+  *report.mutable_result() = ToProto(outcome.result);
+  switch (outcome.ending) {
+    case Ending::kDone: report.set_state(v1::DONE); break;
+    case Ending::kCancelled: report.set_state(v1::CANCELLED); break;
+    case Ending::kBadInput:
+      report.set_state(v1::FAILED);
+      report.set_failure(v1::BAD_INPUT);
+      break;
+    case Ending::kOutOfMemory:
+      report.set_state(v1::FAILED);
+      report.set_failure(v1::OUT_OF_MEMORY);
+      break;
+    case Ending::kFailed:
+      report.set_state(v1::FAILED);
+      report.set_failure(v1::TRAINING_FAILED);
+      break;
+  }
+  return report;
+}
+
+RunFiles FilesOf(const RunSpec& spec) {
+  RunFiles files;
+  files.model = absl::StrCat(spec.scratch, "/model.keras");
+  files.train_index = absl::StrCat(spec.scratch, "/train.index");
+  if (!spec.validation_folder.empty()) files.validation_index = absl::StrCat(spec.scratch, "/validation.index");
+  return files;
+}
+
+absl::Status Plan(const v1::TrainerStart& start, const RunSpec& spec, Link& link, Control& control) {
+  const RunFiles files = FilesOf(spec);
+  v1::TrainerStatus status;
+  status.set_phase("planning");
+  control.Send(status);
+  RETURN_IF_ERROR(link.Fetch("model.keras", files.model));
+  const PlanOutcome outcome = PlanJob(spec, files);
+  if (outcome.errors.empty()) {
+    RETURN_IF_ERROR(link.Store("train.index", files.train_index));
+    if (!files.validation_index.empty()) RETURN_IF_ERROR(link.Store("validation.index", files.validation_index));
+  }
+  return link.ReportPlan(ToProto(outcome, start.order().job(), spec.job_id));
+}
+
+absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
+  const RunFiles files = FilesOf(spec);
+  v1::TrainerStatus status;
+  status.set_phase("loading");
+  control.Send(status);
+  RETURN_IF_ERROR(link.Fetch("model.keras", files.model));
+  RETURN_IF_ERROR(link.Fetch("train.index", files.train_index));
+  if (!files.validation_index.empty()) RETURN_IF_ERROR(link.Fetch("validation.index", files.validation_index));
+  SessionReporter reporter(control, link);
+  const Rendezvous rendezvous = [&link](const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment) {
+    return link.Rendezvous(mine, environment);
+  };
+  ASSIGN_OR_RETURN(const RunOutcome outcome, RunJob(spec, files, rendezvous, reporter));
+  if (spec.rank != 0) return absl::OkStatus();
+  for (const std::string& artifact : outcome.artifacts) {
+    RETURN_IF_ERROR(link.Store(artifact, absl::StrCat(spec.scratch, "/", artifact)));
+  }
+  return link.ReportEnd(ToEndReport(spec, outcome));
+}
+
+}  // namespace
+
+int RunSession(int control_fd) {
+  const auto start = ReadFrame<v1::TrainerStart>(control_fd);
+  if (!start.ok() || !start->has_value()) {
+    LOG_ERROR("error=\"no order came over the control socket: %s\"", start.ok() ? "end of file" : start.status().message());
+    return 1;
+  }
+  const v1::TrainerStart& order = **start;
+  const RunSpec spec = ToRunSpec(order);
+  // Never destroyed: its reader waits for the worker until the process ends.
+  Control& control = *new Control(control_fd);
+  absl::Status ended;
+  {
+    Link link(order);
+    ended = order.order().role() == v1::PLAN ? Plan(order, spec, link, control) : Train(spec, link, control);
+  }
+  v1::TrainerStatus last;
+  last.set_phase("ended");
+  if (!ended.ok()) {
+    last.set_message(std::string(ended.message()));
+    LOG_ERROR("job=%s generation=%d rank=%d error=\"%s\"", spec.job_id, spec.generation, spec.rank, ended.ToString());
+  }
+  control.Send(last);
+  return ended.ok() ? 0 : 1;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,156 @@
+#include "trainer/step_runner.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+
+namespace lockstep {
+namespace {
+
+double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
+
+}  // namespace
+
+template <typename T>
+StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica,
+                          GradientExchange<T>& exchange, bool trains)
+    : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange) {
+  for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
+  const int leaves = spec.my_run().size();
+  const int threads = std::max(1, std::min(spec.threads, leaves));
+  for (const allreduce::LeafRange& run : allreduce::EvenRuns(leaves, threads)) {
+    thread_runs_.push_back({spec.my_run().begin + run.begin, spec.my_run().begin + run.end});
+  }
+  const LeafContext context{model,     loss_,            metrics_, replica.gradient_layout(),
+                            spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
+  for (int i = 0; i < threads; ++i) {
+    runners_.push_back(std::make_unique<LeafRunner<T>>(context, replica, trains ? &exchange.sums() : nullptr));
+  }
+  // Bits: libtorch splits some sums by its number of threads, so every compute thread has exactly one.
+  team_ = std::make_unique<ThreadTeam>(threads, [](int) { at::set_num_threads(1); });
+}
+
+template <typename T>
+std::vector<LeafResult> StepRunner<T>::RunLeaves(const std::function<LeafResult(int thread, int leaf)>& run) {
+  std::vector<LeafResult> results(static_cast<size_t>(spec_.my_run().size()));
+  team_->Run([&](int thread) {
+    const allreduce::LeafRange leaves = thread_runs_[static_cast<size_t>(thread)];
+    for (int leaf = leaves.begin; leaf < leaves.end; ++leaf) {
+      results[static_cast<size_t>(leaf - spec_.my_run().begin)] = run(thread, leaf);
+    }
+  });
+  return results;
+}
+
+template <typename T>
+absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel,
+                                                 const std::string& state_hash) {
+  const absl::Time start = absl::Now();
+  RETURN_IF_ERROR(exchange_.BeginStep());
+  Verdict verdict;
+  verdict.cancel = cancel;
+  verdict.state_hash = state_hash;
+  verdict.with_sample_ids = spec_.log_samples;
+  verdict.leaves = RunLeaves([&](int thread, int leaf) {
+    const absl::Time asked = absl::Now();
+    absl::StatusOr<dataset::Batch> batch = pipeline.Next(leaf);
+    const double waited = SecondsSince(asked);
+    LeafResult result;
+    if (batch.ok()) {
+      result = runners_[static_cast<size_t>(thread)]->Train(step, leaf, *batch);
+    } else {
+      result.leaf = leaf;
+      result.error = std::string(batch.status().message());
+      exchange_.sums().CompleteWithZeros(leaf).IgnoreError();
+    }
+    result.wait_seconds = waited;
+    return result;
+  });
+  StepOutcome outcome;
+  const auto threads = static_cast<double>(runners_.size());
+  for (const LeafResult& leaf : verdict.leaves) {
+    outcome.phases.wait_for_data += leaf.wait_seconds / threads;
+    outcome.phases.forward += leaf.forward_seconds / threads;
+    outcome.phases.backward += leaf.backward_seconds / threads;
+  }
+  const absl::Time computed = absl::Now();
+  ASSIGN_OR_RETURN(outcome.verdict, exchange_.Finish(verdict));
+  outcome.phases.reduce = SecondsSince(computed);
+  const JointVerdict& joint = outcome.verdict;
+  if (joint.error.empty() && !joint.out_of_memory && joint.samples > 0) {
+    const absl::Time reduced = absl::Now();
+    const double divisor = loss_.Divisor(joint.samples);
+    const double penalty = replica_.Commit(exchange_.reduced(), joint.samples, divisor);
+    outcome.loss = joint.loss_sum / divisor + penalty;
+    outcome.committed = true;
+    outcome.phases.update = SecondsSince(reduced);
+  }
+  outcome.phases.total = SecondsSince(start);
+  return outcome;
+}
+
+template <typename T>
+absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel,
+                                                   const OutputSink& sink) {
+  std::vector<LeafResult> totals(static_cast<size_t>(spec_.my_run().size()));
+  for (size_t i = 0; i < totals.size(); ++i) {
+    totals[i].leaf = spec_.my_run().begin + static_cast<int>(i);
+    totals[i].metrics.resize(metrics_.size());
+  }
+  for (uint64_t step = 0; step < steps; ++step) {
+    std::vector<std::vector<std::pair<std::vector<int64_t>, std::vector<double>>>> outputs(totals.size());
+    const std::vector<LeafResult> results = RunLeaves([&](int thread, int leaf) {
+      LeafResult result;
+      result.leaf = leaf;
+      absl::StatusOr<dataset::Batch> batch = pipeline.Next(leaf);
+      if (!batch.ok()) {
+        result.error = std::string(batch.status().message());
+        return result;
+      }
+      auto& rows = outputs[static_cast<size_t>(leaf - spec_.my_run().begin)];
+      OutputSink collect;
+      if (sink) collect = [&rows](const auto& ids, const auto& values) { rows.emplace_back(ids, values); };
+      return runners_[static_cast<size_t>(thread)]->Evaluate(leaf, *batch, collect);
+    });
+    for (size_t i = 0; i < results.size(); ++i) {
+      totals[i].samples += results[i].samples;
+      totals[i].loss_sum += results[i].loss_sum;
+      for (size_t m = 0; m < results[i].metrics.size(); ++m) {
+        totals[i].metrics[m].sum += results[i].metrics[m].sum;
+        totals[i].metrics[m].count += results[i].metrics[m].count;
+      }
+      totals[i].bad.insert(totals[i].bad.end(), results[i].bad.begin(), results[i].bad.end());
+      totals[i].out_of_memory |= results[i].out_of_memory;
+      if (totals[i].error.empty()) totals[i].error = results[i].error;
+      for (const auto& [ids, values] : outputs[i]) sink(ids, values);
+    }
+    if (std::any_of(totals.begin(), totals.end(), [](const LeafResult& leaf) { return !leaf.error.empty(); })) break;
+  }
+  Verdict verdict;
+  verdict.cancel = cancel;
+  verdict.leaves = std::move(totals);
+  Evaluation evaluation;
+  ASSIGN_OR_RETURN(evaluation.verdict, exchange_.ExchangeVerdicts(verdict));
+  const JointVerdict& joint = evaluation.verdict;
+  if (joint.samples > 0) evaluation.loss = joint.loss_sum / static_cast<double>(joint.samples) + replica_.SumOfPenalties();
+  evaluation.metrics = MetricValues(joint.metrics);
+  return evaluation;
+}
+
+template <typename T>
+NamedValues StepRunner<T>::MetricValues(const std::vector<SumAndCount>& sums) const {
+  NamedValues values;
+  for (size_t i = 0; i < std::min(sums.size(), metrics_.size()); ++i) {
+    values.emplace_back(metrics_[i].name(), sums[i].count == 0 ? 0 : sums[i].sum / sums[i].count);
+  }
+  return values;
+}
+
+template class StepRunner<float>;
+template class StepRunner<double>;
+
+}  // namespace lockstep

@@ -1,0 +1,72 @@
+#pragma once
+// Runs steps: hands the virtual replicas of this trainer to its compute threads, meets the peers, and commits. Also the passes
+// that train nothing: validation, evaluation, prediction.
+//
+// A step has no effect until every replica holds the whole reduced gradient and a good verdict; what goes wrong before leaves
+// parameters, statistics and optimizer as they were. Used by one thread.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "dataset/pipeline.h"
+#include "model/model.h"
+#include "model/training/compile_config.h"
+#include "trainer/gradient_exchange.h"
+#include "trainer/leaf_runner.h"
+#include "trainer/records.h"
+#include "trainer/replica.h"
+#include "trainer/run_spec.h"
+#include "trainer/thread_team.h"
+
+namespace lockstep {
+
+struct StepOutcome {
+  JointVerdict verdict;
+  bool committed = false;
+  double loss = 0;  // mean over the step's samples and the weight penalties, before the update
+  Phases phases;    // wait, forward and backward are means over the compute threads
+};
+
+// Sums over all samples of a pass.
+struct Evaluation {
+  JointVerdict verdict;
+  double loss = 0;
+  NamedValues metrics;
+};
+
+template <typename T>
+class StepRunner {
+ public:
+  using OutputSink = typename LeafRunner<T>::OutputSink;
+
+  // `trains`: gradients will be taken. All must outlive this object.
+  StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
+             bool trains);
+
+  // `step` counts from 1 and is the random streams'; `state_hash` is that of the last committed step, for comparing.
+  absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash);
+  // `steps` batches of the pipeline. With a sink, outputs go there and nothing is measured; it is called by one thread at a time, in
+  // order of the virtual replicas within each step.
+  absl::StatusOr<Evaluation> Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink);
+
+  NamedValues MetricValues(const std::vector<SumAndCount>& sums) const;
+
+ private:
+  std::vector<LeafResult> RunLeaves(const std::function<LeafResult(int thread, int leaf)>& run);
+
+  const RunSpec& spec_;
+  const Loss loss_;
+  std::vector<Metric> metrics_;
+  Replica<T>& replica_;
+  GradientExchange<T>& exchange_;
+  std::vector<allreduce::LeafRange> thread_runs_;
+  std::vector<std::unique_ptr<LeafRunner<T>>> runners_;  // by thread
+  std::unique_ptr<ThreadTeam> team_;
+};
+
+extern template class StepRunner<float>;
+extern template class StepRunner<double>;
+
+}  // namespace lockstep

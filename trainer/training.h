@@ -1,0 +1,27 @@
+#pragma once
+// One job on one replica, from the loaded model to the result: FIT, EVALUATE or PREDICT. No libtorch in this header.
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "trainer/gradient_exchange.h"
+#include "trainer/planner.h"
+#include "trainer/records.h"
+#include "trainer/run_spec.h"
+
+namespace lockstep {
+
+struct RunOutcome {
+  Ending ending = Ending::kDone;
+  std::string reason;
+  ResultFigures result;
+  // Files of this name in the scratch folder are to be kept: "trained.keras", "best.keras", "predictions.csv". Rank 0 only.
+  std::vector<std::string> artifacts;
+};
+
+// Runs until the job has ended. An error means that this replica cannot go on, though the job might: a peer died, the disk is
+// gone. What the job itself did wrong is an Ending.
+absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, const Rendezvous& rendezvous, Reporter& reporter);
+
+}  // namespace lockstep

@@ -1,0 +1,45 @@
+#pragma once
+// The verdict: what replicas tell each other beside the gradients of a step, and what follows from all of it together. Pure
+// functions; no libtorch.
+//
+// Sums over virtual replicas are folded in float64 along the same fixed tree as the gradients, so that the loss and the metrics
+// that are printed, and what early stopping decides by them, do not depend on who held which virtual replica.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "trainer/leaf_result.h"
+
+namespace lockstep {
+
+// One replica's part.
+struct Verdict {
+  bool cancel = false;
+  std::string state_hash;  // after the last committed step
+  std::vector<LeafResult> leaves;
+  bool with_sample_ids = false;
+};
+
+// Of all replicas together.
+struct JointVerdict {
+  bool cancel = false;
+  bool out_of_memory = false;
+  std::string error;  // empty: the step may be committed; else the first rank's, by rank
+  int64_t samples = 0;
+  double loss_sum = 0;
+  std::vector<SumAndCount> metrics;
+  uint64_t sample_digest = 0;        // XXH3-64 over the leaves' digests, in their order
+  std::vector<int64_t> sample_ids;   // with sample ids: in batch order
+  std::vector<BadSample> bad;        // in order of virtual replica
+};
+
+// At most allreduce::kMaxVerdictBytes: reasons of bad samples and errors are cut, and sample ids are left out, if it would be more.
+std::string EncodeVerdict(const Verdict& verdict);
+
+// `encoded` by rank. DataLoss if one cannot be read, or the leaves are not 0 … leaves-1, each once. Replicas whose state hashes
+// differ make an error that names them.
+absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encoded, int leaves);
+
+}  // namespace lockstep
