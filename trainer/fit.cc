@@ -2,15 +2,12 @@
 
 #include <cmath>
 #include <map>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
-#include "model/training/best.h"
-#include "model/training/early_stopping.h"
-#include "model/training/reduce_on_plateau.h"
+#include "trainer/callbacks.h"
 
 namespace lockstep {
 namespace {
@@ -73,13 +70,7 @@ class Fit {
   StepRunner<T>& runner_;
   Reporter& reporter_;
 
-  std::optional<EarlyStopping> early_stopping_;
-  EarlyStoppingState early_stopping_state_;
-  std::optional<ReduceOnPlateau> plateau_;
-  ReduceOnPlateauState plateau_state_;
-  std::optional<Best> best_;
-  BestState best_state_;
-
+  Callbacks callbacks_;
   std::unique_ptr<dataset::Pipeline> pipeline_;
   RunOutcome outcome_;
   bool ended_ = false;
@@ -98,26 +89,7 @@ class Fit {
 
 template <typename T>
 absl::Status Fit<T>::Prepare(const Recipe& recipe) {
-  const std::vector<MonitoredMetric> metrics = MonitoredMetrics(recipe);
-  const bool validation = data_.has_validation();
-  if (spec_.stop_early) {
-    const StopEarlySpec& stop = *spec_.stop_early;
-    ASSIGN_OR_RETURN(Monitor monitor, MakeMonitor("stop_early", stop.metric, stop.mode, stop.min_delta, metrics, validation));
-    early_stopping_.emplace(std::move(monitor), EarlyStopping::Options{stop.patience, stop.baseline, stop.restore_best,
-                                                                        stop.start_from_epoch});
-  }
-  if (spec_.reduce_on_plateau) {
-    const ReduceOnPlateauSpec& plateau = *spec_.reduce_on_plateau;
-    ASSIGN_OR_RETURN(Monitor monitor, MakeMonitor("reduce_on_plateau", plateau.metric, plateau.mode, plateau.min_delta, metrics,
-                                                  validation));
-    ASSIGN_OR_RETURN(plateau_, ReduceOnPlateau::Create(std::move(monitor), {plateau.factor, plateau.patience, plateau.cooldown,
-                                                                            plateau.min_learning_rate}));
-  }
-  if (!spec_.best_metric.empty()) {
-    ASSIGN_OR_RETURN(Monitor monitor,
-                     MakeMonitor("checkpoint.best", spec_.best_metric, spec_.best_mode, 0, metrics, validation));
-    best_.emplace(std::move(monitor));
-  }
+  ASSIGN_OR_RETURN(callbacks_, MakeCallbacks(spec_, recipe, data_.has_validation()));
   ASSIGN_OR_RETURN(pipeline_, data_.TrainPipeline());
   return absl::OkStatus();
 }
@@ -297,25 +269,25 @@ absl::Status Fit<T>::EndEpoch() {
 template <typename T>
 absl::Status Fit<T>::Decide(const EpochLogs& logs) {
   const int64_t epoch = static_cast<int64_t>(sums_.epoch) - 1;  // Keras counts from 0
-  if (best_ && best_->OnEpochEnd(epoch, logs, best_state_) && spec_.rank == 0) {
+  if (callbacks_.best && callbacks_.best->OnEpochEnd(epoch, logs, callbacks_.best_state) && spec_.rank == 0) {
     RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("best.keras")));
   }
-  if (plateau_) {
+  if (callbacks_.plateau) {
     const double before = replica_.LearningRate();
-    if (const auto rate = plateau_->OnEpochEnd(logs, before, plateau_state_)) {
+    if (const auto rate = callbacks_.plateau->OnEpochEnd(logs, before, callbacks_.plateau_state)) {
       RETURN_IF_ERROR(replica_.SetLearningRate(*rate));
       reporter_.Note(absl::StrCat("epoch ", epoch + 1, ": learning rate reduced from ", before, " to ", *rate));
     }
   }
-  if (early_stopping_) {
-    const EarlyStopping::Decision decision = early_stopping_->OnEpochEnd(epoch, logs, early_stopping_state_);
+  if (callbacks_.early_stopping) {
+    const EarlyStopping::Decision decision = callbacks_.early_stopping->OnEpochEnd(epoch, logs, callbacks_.early_stopping_state);
     if (decision.keep_weights) {
       RETURN_IF_ERROR(replica_.Save(Scratch("best.state")));
       weights_kept_ = true;
     }
     if (decision.stop) {
-      outcome_.result.note = absl::StrCat("stopped early after epoch ", epoch + 1, ": ", early_stopping_->monitor().metric,
-                                          " did not improve for ", early_stopping_->options().patience, " epochs");
+      outcome_.result.note = absl::StrCat("stopped early after epoch ", epoch + 1, ": ", callbacks_.early_stopping->monitor().metric,
+                                          " did not improve for ", callbacks_.early_stopping->options().patience, " epochs");
       RETURN_IF_ERROR(Finish());
       ended_ = true;
     }
@@ -329,13 +301,13 @@ absl::Status Fit<T>::Finish() {
   if (weights_kept_) {
     RETURN_IF_ERROR(replica_.Restore(Scratch("best.state")));
     absl::StrAppend(&outcome_.result.note, outcome_.result.note.empty() ? "" : "; ", "weights of epoch ",
-                    early_stopping_state_.best_epoch + 1, " restored");
+                    callbacks_.early_stopping_state.best_epoch + 1, " restored");
   }
   if (spec_.rank == 0) {
     reporter_.Status({.phase = "saving", .step = step_, .epoch = epoch_});
     RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("trained.keras")));
     outcome_.artifacts.emplace_back("trained.keras");
-    if (best_ && best_state_.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
+    if (callbacks_.best && callbacks_.best_state.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
   }
   outcome_.ending = Ending::kDone;
   return absl::OkStatus();

@@ -1,0 +1,233 @@
+#include "trainer/planner.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "dataset/index.h"
+#include "dataset/sampler.h"
+#include "memory/cpu_allocator.h"
+#include "trainer/callbacks.h"
+#include "trainer/loaded_model.h"
+#include "trainer/trial.h"
+
+namespace lockstep {
+namespace {
+
+constexpr int kDefaultVirtualReplicas = 8;
+constexpr int kFewestSamplesEach = 4;
+constexpr int64_t kDefaultPipelineBytes = 256 << 20;
+constexpr int64_t kIndexBuildBytes = 64 << 20;
+
+// V: 8, halved until it divides the batch with at least 4 samples each.
+int DefaultVirtualReplicas(int batch) {
+  int replicas = kDefaultVirtualReplicas;
+  while (replicas > 1 && (batch % replicas != 0 || batch / replicas < kFewestSamplesEach)) replicas /= 2;
+  return replicas;
+}
+
+class Planner {
+ public:
+  Planner(const RunSpec& spec, const RunFiles& files) : files_(files) { out_.resolved = spec; }
+
+  PlanOutcome Run() {
+    CheckJob();
+    OpenModel();
+    BuildIndexes();
+    if (out_.errors.empty()) ResolveImage();
+    if (out_.errors.empty()) ReadRecipe();
+    if (out_.errors.empty()) CountSteps();
+    if (out_.errors.empty()) MeasureMemory();
+    return std::move(out_);
+  }
+
+ private:
+  // Each line of a message with several is an error of its own.
+  void Refuse(const absl::Status& status, absl::string_view what) {
+    for (absl::string_view line : absl::StrSplit(status.message(), '\n', absl::SkipEmpty())) {
+      out_.errors.push_back(what.empty() ? std::string(line) : absl::StrCat(what, ": ", line));
+    }
+    out_.failure = Ending::kBadInput;
+  }
+
+  void CheckJob() {
+    RunSpec& spec = out_.resolved;
+    if (spec.virtual_replicas == 0) spec.virtual_replicas = DefaultVirtualReplicas(spec.batch);
+    if (spec.batch % spec.virtual_replicas != 0) {
+      Refuse(absl::InvalidArgumentError(absl::StrCat("virtual_replicas: ", spec.virtual_replicas, " does not divide the batch of ",
+                                                     spec.batch)), "");
+    } else if (spec.micro_batch == 0) {
+      spec.micro_batch = spec.batch / spec.virtual_replicas;
+    }
+    spec.micro_batch = std::min(spec.micro_batch, std::max(spec.batch / spec.virtual_replicas, 1));
+    if (spec.pipeline_bytes == 0) spec.pipeline_bytes = kDefaultPipelineBytes;
+    if (spec.image.method.empty()) spec.image.method = "bilinear";
+    if (!dataset::ParseMethod(spec.image.method)) {
+      Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.method: \"", spec.image.method,
+                                                     "\" is none of nearest, bilinear, bicubic, area")), "");
+    }
+  }
+
+  void OpenModel() {
+    absl::StatusOr<LoadedModel> loaded = LoadModel(files_.model, out_.resolved.precision);
+    if (!loaded.ok()) return Refuse(loaded.status(), absl::StrCat("model ", out_.resolved.model_file));
+    loaded_ = std::move(*loaded);
+    out_.resolved.precision = loaded_->model->dtype() == at::kDouble ? "float64" : "float32";
+    const std::vector<int64_t>& shape = loaded_->model->input_shape();
+    if (shape.size() != 3 || (shape[2] != 1 && shape[2] != 3)) {
+      Refuse(absl::InvalidArgumentError("its input is not one picture (height, width, 1 or 3 channels)"),
+             absl::StrCat("model ", out_.resolved.model_file));
+    }
+  }
+
+  void BuildIndexes() {
+    const RunSpec& spec = out_.resolved;
+    dataset::IndexOptions options;
+    options.memory_bytes = kIndexBuildBytes;
+    options.require_classes = spec.kind != JobKind::kPredict;
+    const char* field = spec.kind == JobKind::kFit ? "data.train" : "data";
+    const auto train = dataset::BuildIndex(spec.train_folder, files_.train_index, options);
+    if (!train.ok()) {
+      Refuse(train.status(), field);
+    } else {
+      out_.train_samples = static_cast<uint64_t>(train->samples);
+      for (const std::string& note : train->notes) out_.notes.push_back(absl::StrCat(field, ": ", note));
+      const auto index = dataset::Index::Open(files_.train_index);
+      if (!index.ok()) return Refuse(index.status(), field);
+      classes_.assign((*index)->class_names().begin(), (*index)->class_names().end());
+    }
+    if (files_.validation_index.empty()) return;
+    options.expected_classes = classes_;
+    const auto validation = dataset::BuildIndex(spec.validation_folder, files_.validation_index, options);
+    if (!validation.ok()) return Refuse(validation.status(), "data.validation");
+    out_.validation_samples = static_cast<uint64_t>(validation->samples);
+    for (const std::string& note : validation->notes) out_.notes.push_back(absl::StrCat("data.validation: ", note));
+  }
+
+  void ResolveImage() {
+    ImageSpec& image = out_.resolved.image;
+    const std::vector<int64_t>& shape = loaded_->model->input_shape();
+    ResolveSide("height", shape[0], image.height);
+    ResolveSide("width", shape[1], image.width);
+    for (const auto* values : {&image.mean, &image.std}) {
+      if (!values->empty() && values->size() != 1 && static_cast<int64_t>(values->size()) != shape[2]) {
+        Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.", values == &image.mean ? "mean" : "std", ": ", values->size(),
+                                                       " values for ", shape[2], " channels; give 1 or ", shape[2])), "");
+      }
+    }
+    if (std::any_of(image.std.begin(), image.std.end(), [](double value) { return value == 0; })) {
+      Refuse(absl::InvalidArgumentError("data.image.std: 0 cannot be divided by"), "");
+    }
+    if (!image.scale) {
+      image.scale = loaded_->model->rescales_input() ? 1.0 : 1.0 / 255;
+      out_.notes.push_back(loaded_->model->rescales_input() ? "scale 1: the graph rescales its input itself"
+                                                            : "scale 1/255: the graph does not rescale its input itself");
+    }
+  }
+
+  void ResolveSide(const char* name, int64_t model, int& side) {
+    if (side == 0 && model > 0) side = static_cast<int>(model);
+    if (side == 0) {
+      Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.size: the model takes pictures of any ", name, "; give one")), "");
+    } else if (model > 0 && side != model) {
+      Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.size: the ", name, " is ", side, ", the model's input is ", model)),
+             "");
+    }
+  }
+
+  void ReadRecipe() {
+    absl::StatusOr<Recipe> recipe = ReadJobRecipe(out_.resolved, *loaded_, static_cast<int64_t>(classes_.size()));
+    if (!recipe.ok()) return Refuse(recipe.status(), absl::StrCat("model ", out_.resolved.model_file));
+    recipe_ = std::move(*recipe);
+    for (const std::string& note : recipe_.notes) out_.notes.push_back(note);
+    if (recipe_.jit_compile) out_.notes.emplace_back("jit_compile: steps are not compiled yet; the numbers are the same");
+    const auto callbacks = MakeCallbacks(out_.resolved, recipe_, !files_.validation_index.empty());
+    if (!callbacks.ok()) Refuse(callbacks.status(), "");
+  }
+
+  void CountSteps() {
+    const RunSpec& spec = out_.resolved;
+    dataset::SamplerOptions sampling;
+    sampling.num_samples = static_cast<int64_t>(out_.train_samples);
+    sampling.batch = spec.batch;
+    sampling.virtual_replicas = spec.virtual_replicas;
+    sampling.seed = spec.seed;
+    sampling.drop_last = spec.drop_last && spec.kind == JobKind::kFit;
+    const auto sampler = dataset::Sampler::Create(sampling);
+    if (!sampler.ok()) return Refuse(sampler.status(), "");
+    const auto per_epoch = static_cast<uint64_t>((*sampler)->StepsPerEpoch());
+    if (per_epoch == 0) {
+      return Refuse(absl::InvalidArgumentError(absl::StrCat("batch: ", spec.batch, " is more than the ", out_.train_samples,
+                                                            " pictures, and data.last_batch is drop: there is no step")), "");
+    }
+    out_.total_steps = spec.kind != JobKind::kFit ? per_epoch : spec.steps > 0 ? spec.steps : per_epoch * spec.epochs;
+  }
+
+  // One step of the very graph, on one virtual replica, under the counting allocator.
+  void MeasureMemory() {
+    RunSpec& spec = out_.resolved;
+    const int threads = std::max(1, std::min(spec.threads, spec.virtual_replicas));
+    const absl::StatusOr<TrialFigures> trial = RunTrial(spec, *loaded_, recipe_);
+    if (!trial.ok()) return RefuseMemory(trial.status());
+    out_.peak = trial->at_peak;
+    out_.peak_bytes = trial->fixed_bytes + trial->bytes_per_thread;
+    out_.bytes_per_further_thread = trial->bytes_per_thread;
+    spec.threads = threads;
+    if (spec.memory_limit > 0) FitThreads(*trial, threads);
+  }
+
+  void FitThreads(const TrialFigures& trial, int threads) {
+    RunSpec& spec = out_.resolved;
+    const auto need = [&](int side_by_side) { return trial.fixed_bytes + side_by_side * trial.bytes_per_thread; };
+    while (spec.threads > 1 && need(spec.threads) > spec.memory_limit) --spec.threads;
+    if (need(spec.threads) > spec.memory_limit) {
+      const int64_t left = spec.memory_limit - trial.fixed_bytes;
+      const int64_t samples = left > 0 ? left * spec.micro_batch / std::max<int64_t>(trial.bytes_per_thread, 1) : 0;
+      return RefuseMemory(absl::ResourceExhaustedError(absl::StrCat(
+          "it needs ", need(1), " bytes of tensor memory with one virtual replica of ", spec.micro_batch,
+          " samples at a time, and the limit is ", spec.memory_limit, ". ",
+          samples > 0 ? absl::StrCat("About ", samples * spec.virtual_replicas, " samples a batch would fit with ",
+                                     spec.virtual_replicas, " virtual replicas")
+                      : absl::StrCat("Parameters, gradients and optimizer alone take ", trial.fixed_bytes, " bytes"))));
+    }
+    if (spec.threads < threads) {
+      out_.notes.push_back(absl::StrCat("memory: ", spec.threads, " virtual replicas side by side instead of ", threads, ", to stay within ",
+                                        spec.memory_limit, " bytes"));
+    }
+  }
+
+  void RefuseMemory(const absl::Status& status) {
+    Refuse(status, status.code() == absl::StatusCode::kResourceExhausted ? "memory.limit" : "");
+    out_.failure = status.code() == absl::StatusCode::kResourceExhausted ? Ending::kOutOfMemory : Ending::kBadInput;
+  }
+
+  const RunFiles& files_;
+  PlanOutcome out_;
+  std::optional<LoadedModel> loaded_;
+  std::vector<std::string> classes_;
+  Recipe recipe_;
+};
+
+}  // namespace
+
+PlanOutcome PlanJob(const RunSpec& spec, const RunFiles& files) {
+  at::set_num_threads(1);
+  try {
+    return Planner(spec, files).Run();
+  } catch (const c10::Error& error) {
+    PlanOutcome outcome;
+    outcome.failure = Ending::kBadInput;
+    outcome.errors.push_back(absl::StrCat("model ", spec.model_file, ": ", error.what_without_backtrace()));
+    return outcome;
+  }
+}
+
+}  // namespace lockstep
