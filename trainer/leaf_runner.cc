@@ -1,6 +1,7 @@
 #include "trainer/leaf_runner.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -75,7 +76,7 @@ typename LeafRunner<T>::Samples LeafRunner<T>::GoodSamples(const dataset::Batch&
   result.sample_digest = batch.digest();
   if (!batch.bad().empty()) {
     std::vector<bool> good(static_cast<size_t>(n), true);
-    for (const dataset::BadSample& bad : batch.bad()) {
+    for (const dataset::BadPicture& bad : batch.bad()) {
       good[bad.position] = false;
       result.bad.push_back({samples.ids[bad.position], bad.reason});
     }

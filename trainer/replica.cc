@@ -142,7 +142,7 @@ absl::Status Replica<T>::ReadSlot(const KerasArchive& archive, const std::string
 template <typename T>
 absl::Status Replica<T>::LoadOptimizer(const KerasArchive& archive) {
   const std::vector<KerasOptimizerVariable> saved =
-      KerasSlots(optimizer_->config(), {optimizer_->variables().begin(), optimizer_->variables().end()});
+      KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables());
   if (!archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size() - 1)) ||
       archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size()))) {
     return absl::OkStatus();
@@ -303,7 +303,7 @@ absl::Status Replica<T>::WriteArchive(const std::string& source, const std::stri
   const T u_product = static_cast<T>(scalars_.u_product);
   using Kind = KerasOptimizerVariable::Kind;
   for (const KerasOptimizerVariable& entry :
-       KerasSlots(optimizer_->config(), {optimizer_->variables().begin(), optimizer_->variables().end()})) {
+       KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables())) {
     switch (entry.kind) {
       case Kind::kIterations: weights.optimizer.push_back({{}, absl::MakeConstSpan(&scalars_.iterations, 1)}); break;
       case Kind::kLearningRate: weights.optimizer.push_back({{}, absl::MakeConstSpan(&learning_rate, 1)}); break;

@@ -1,0 +1,90 @@
+#pragma once
+// The index of a data set: every sample's path, label and size, sorted, in one file that all trainers of a job map. Made once, by
+// planning, on a worker that sees the data. Format: docs/formats/index.md.
+//
+// Listing holds no more than the allowed bytes in memory however large the folder: names are sorted in runs that go to disk,
+// and merged.
+//
+// Thread-safe: an Index is constant.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace lockstep::dataset {
+
+struct IndexOptions {
+  // True: the folder holds class folders, whose sorted names are the labels 0, 1, …. False: class folders are used if there are any;
+  // pictures beside or without them have label -1.
+  bool require_classes = true;
+  // For sorting, in bytes.
+  int64_t memory_bytes = 64 << 20;
+  // With names: the class folders must be among these, which give the labels (validation has training's).
+  std::vector<std::string> expected_classes;
+};
+
+struct IndexSummary {
+  int64_t samples = 0;
+  int64_t ignored_files = 0;  // not .jpg, .jpeg or .png
+  int64_t classes = 0;
+  std::vector<std::string> notes;  // "412 files ignored: not .jpg, .jpeg or .png"
+};
+
+struct SampleInfo {
+  std::string_view path;  // relative to the folder; valid as long as the index
+  int64_t label = -1;
+  int64_t bytes = 0;
+};
+
+// A found file, before it is sorted.
+struct FoundFile {
+  std::string path;
+  int64_t label = -1;
+  int64_t bytes = 0;
+};
+// Calls the sink for every file; stops at its first error.
+using FileSource = std::function<absl::Status(const std::function<absl::Status(FoundFile)>& sink)>;
+
+// Writes the index at `path`. InvalidArgument with every problem, a line each: no such folder, no class folders, an empty class, an
+// unexpected class, no pictures. NotFound, PermissionDenied, ResourceExhausted: the folder cannot be read, the file not written.
+absl::StatusOr<IndexSummary> BuildIndex(const std::string& folder, const std::string& path, const IndexOptions& options);
+
+// The part of it that sorts: files in any order, labels 0 … classes-1 or -1.
+absl::StatusOr<int64_t> WriteIndex(const FileSource& files, const std::vector<std::string>& classes, const std::string& path,
+                                   int64_t memory_bytes);
+
+class Index {
+ public:
+  // DataLoss: not an index, of another version, truncated, or its checksum is wrong.
+  static absl::StatusOr<std::unique_ptr<Index>> Open(const std::string& path);
+  ~Index();
+  Index(const Index&) = delete;
+  Index& operator=(const Index&) = delete;
+
+  int64_t size() const { return samples_; }
+  const std::vector<std::string>& class_names() const { return classes_; }
+  // REQUIRES: 0 <= sample < size().
+  SampleInfo Sample(int64_t sample) const;
+  // XXH3-64 of everything after the header.
+  uint64_t hash() const { return hash_; }
+
+ private:
+  Index(void* mapping, size_t bytes) : mapping_(mapping), bytes_(bytes) {}
+  absl::Status Read(const std::string& path);
+
+  void* const mapping_;
+  const size_t bytes_;
+  int64_t samples_ = 0;
+  uint64_t hash_ = 0;
+  const char* table_ = nullptr;
+  const char* strings_ = nullptr;
+  std::vector<std::string> classes_;
+};
+
+}  // namespace lockstep::dataset

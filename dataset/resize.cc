@@ -1,0 +1,159 @@
+#include "dataset/resize.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lockstep::dataset {
+namespace {
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define LOCKSTEP_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define LOCKSTEP_VECTOR_CLONES
+#endif
+
+double Triangle(double x) { return std::max(0.0, 1.0 - std::fabs(x)); }
+
+// Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -0.5.
+double Cubic(double x) {
+  x = std::fabs(x);
+  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+  if (x < 2) return ((-0.5 * x + 2.5) * x - 4) * x + 2;
+  return 0;
+}
+
+// row[i] = Σ_k weight[k] · source[k][i], for `count` values.
+LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, const float* weights, int taps, size_t count, float* row) {
+  const float first = weights[0];
+  for (size_t i = 0; i < count; ++i) row[i] = first * static_cast<float>(source[i]);
+  for (int k = 1; k < taps; ++k) {
+    const float weight = weights[k];
+    const uint8_t* from = source + stride * static_cast<size_t>(k);
+    for (size_t i = 0; i < count; ++i) row[i] += weight * static_cast<float>(from[i]);
+  }
+}
+
+// Three channels in the lanes of one vector: `row` and `out` have a fourth value to spare at the end, which is overwritten by the
+// next pixel.
+using Lanes = float __attribute__((vector_size(16), aligned(4)));
+
+void CombineColumns3(const float* row, const int* first, const float* weights, int taps, int width, const float* multiply,
+                     const float* add, float* out) {
+  const Lanes m = {multiply[0], multiply[1], multiply[2], 0}, a = {add[0], add[1], add[2], 0};
+  for (int x = 0; x < width; ++x) {
+    const float* from = row + 3 * first[x];
+    const float* weight = weights + static_cast<ptrdiff_t>(x) * taps;
+    Lanes sum = *reinterpret_cast<const Lanes*>(from) * weight[0];
+    for (int k = 1; k < taps; ++k) sum += *reinterpret_cast<const Lanes*>(from + 3 * k) * weight[k];
+    sum = sum * m + a;
+    if (x + 1 < width) {
+      *reinterpret_cast<Lanes*>(out + 3 * x) = sum;
+    } else {
+      for (int c = 0; c < 3; ++c) out[3 * x + c] = sum[c];
+    }
+  }
+}
+
+void CombineColumns1(const float* row, const int* first, const float* weights, int taps, int width, float multiply, float add,
+                     float* out) {
+  for (int x = 0; x < width; ++x) {
+    const float* weight = weights + static_cast<ptrdiff_t>(x) * taps;
+    float sum = row[first[x]] * weight[0];
+    for (int k = 1; k < taps; ++k) sum += row[first[x] + k] * weight[k];
+    out[x] = sum * multiply + add;
+  }
+}
+
+float ChannelValue(const std::vector<double>& values, int channel, double otherwise) {
+  if (values.empty()) return static_cast<float>(otherwise);
+  return static_cast<float>(values.size() == 1 ? values[0] : values[static_cast<size_t>(channel)]);
+}
+
+}  // namespace
+
+std::optional<Method> ParseMethod(std::string_view name) {
+  if (name == "nearest") return Method::kNearest;
+  if (name == "bilinear") return Method::kBilinear;
+  if (name == "bicubic") return Method::kBicubic;
+  if (name == "area") return Method::kArea;
+  return std::nullopt;
+}
+
+Resizer::Resizer(const ImageOptions& options) : options_(options) {
+  for (int c = 0; c < options.channels; ++c) {
+    const double mean = ChannelValue(options.mean, c, 0), std = ChannelValue(options.std, c, 1);
+    multiply_.push_back(static_cast<float>(options.scale / std));
+    add_.push_back(static_cast<float>(-mean / std));
+  }
+}
+
+void Resizer::Prepare(int source, int target, Table& table) const {
+  if (table.source == source) return;
+  table.source = source;
+  const double ratio = static_cast<double>(source) / target;
+  const Method method = options_.method;
+  const double stretch = options_.antialias ? std::max(ratio, 1.0) : 1.0;
+  const double radius = (method == Method::kBicubic ? 2.0 : 1.0) * stretch;
+  std::vector<std::vector<float>> rows(static_cast<size_t>(target));
+  table.first.assign(static_cast<size_t>(target), 0);
+  size_t taps = 1;
+  for (int i = 0; i < target; ++i) {
+    const double centre = (i + 0.5) * ratio;
+    int begin = 0, end = 0;
+    if (method == Method::kNearest) {
+      begin = std::min(static_cast<int>(centre), source - 1);
+      end = begin + 1;
+    } else if (method == Method::kArea) {
+      begin = static_cast<int>(i * ratio);
+      end = std::min(source, static_cast<int>(std::ceil((i + 1) * ratio - 1e-9)));
+    } else {
+      begin = std::max(0, static_cast<int>(std::floor(centre - radius - 0.5)));
+      end = std::min(source, static_cast<int>(std::ceil(centre + radius + 0.5)));
+    }
+    std::vector<double> weights;
+    double total = 0;
+    for (int k = begin; k < end; ++k) {
+      double weight = 1;
+      if (method == Method::kArea) weight = std::min(k + 1.0, (i + 1) * ratio) - std::max<double>(k, i * ratio);
+      if (method == Method::kBilinear) weight = Triangle((k + 0.5 - centre) / stretch);
+      if (method == Method::kBicubic) weight = Cubic((k + 0.5 - centre) / stretch);
+      weights.push_back(weight);
+      total += weight;
+    }
+    while (weights.size() > 1 && weights.back() == 0) weights.pop_back();
+    while (weights.size() > 1 && weights.front() == 0) weights.erase(weights.begin()), ++begin;
+    for (const double weight : weights) rows[static_cast<size_t>(i)].push_back(static_cast<float>(weight / total));
+    table.first[static_cast<size_t>(i)] = begin;
+    taps = std::max(taps, weights.size());
+  }
+  // All places get the same number of taps; one that would reach beyond the source begins earlier, with zeros in front.
+  taps = std::min(taps, static_cast<size_t>(source));
+  table.taps = static_cast<int>(taps);
+  table.weights.assign(static_cast<size_t>(target) * taps, 0);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int shift = std::max(0, table.first[i] + static_cast<int>(taps) - source);
+    table.first[i] -= shift;
+    std::copy(rows[i].begin(), rows[i].end(), table.weights.begin() + static_cast<ptrdiff_t>(i * taps) + shift);
+  }
+}
+
+void Resizer::Run(const Pixels& pixels, float* out) {
+  Prepare(pixels.height, options_.height, rows_);
+  Prepare(pixels.width, options_.width, columns_);
+  const size_t count = static_cast<size_t>(pixels.width) * static_cast<size_t>(pixels.channels);
+  row_.resize(count + 4);
+  for (int y = 0; y < options_.height; ++y) {
+    CombineRows(pixels.data.data() + count * static_cast<size_t>(rows_.first[static_cast<size_t>(y)]), count,
+                rows_.weights.data() + static_cast<ptrdiff_t>(y) * rows_.taps, rows_.taps, count, row_.data());
+    float* target = out + static_cast<ptrdiff_t>(y) * options_.width * options_.channels;
+    if (options_.channels == 3) {
+      CombineColumns3(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_.data(),
+                      add_.data(), target);
+    } else {
+      CombineColumns1(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_[0],
+                      add_[0], target);
+    }
+  }
+}
+
+}  // namespace lockstep::dataset

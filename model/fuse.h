@@ -1,0 +1,15 @@
+#pragma once
+// Passes over a graph that leave its meaning: what is memory traffic and nothing else is taken into the layers beside it.
+
+#include "model/graph.h"
+
+namespace lockstep {
+
+// BatchNormalization and Add take a ReLU that follows and is their only user; convolutions take the symmetric ZeroPadding2D
+// before them. The calls that were taken vanish.
+void Fuse(Graph& graph);
+
+// Fills GraphCall::last_use, so that Forward can let go of values.
+void MarkLastUses(Graph& graph);
+
+}  // namespace lockstep

@@ -1,0 +1,180 @@
+#include "model/model.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+#include "model/activation.h"
+#include "model/graph.h"
+
+namespace lockstep {
+namespace {
+
+
+}  // namespace
+
+class Model::Program {
+ public:
+  Graph graph;
+  at::ScalarType dtype = at::kFloat;
+  std::vector<VariableInfo> variables;
+  std::vector<KernelLayout> layouts;  // by variable
+  std::vector<StatisticSite> statistic_sites;
+  std::vector<int64_t> input_shape, output_shape;
+  OutputActivation output_activation = OutputActivation::kNone;
+
+  void AddVariables();
+  void AddStatisticSites();
+  void FindOutputActivation();
+  absl::Status CheckArchive(const KerasArchive& archive) const;
+};
+
+void Model::Program::AddVariables() {
+  for (const GraphLayer& layer : graph.layers) {
+    for (size_t i = 0; i < layer.variables.size(); ++i) {
+      const VariableSpec& spec = layer.variables[i];
+      VariableInfo info;
+      info.path = absl::StrCat(layer.name, "/", spec.name);
+      info.hdf5_path = absl::StrCat(layer.hdf5_group, "/vars/", i);
+      info.layer = layer.name;
+      info.name = spec.name;
+      info.keras_shape = spec.shape;
+      info.run_shape = RunShape(spec.layout, spec.shape);
+      info.trainable = spec.trainable && layer.trainable;
+      info.statistic = spec.statistic;
+      info.regularizer = spec.regularizer;
+      variables.push_back(std::move(info));
+      layouts.push_back(spec.layout);
+    }
+  }
+}
+
+void Model::Program::AddStatisticSites() {
+  for (const GraphCall& call : graph.calls) {
+    const GraphLayer& layer = graph.layers[static_cast<size_t>(call.layer)];
+    for (const auto& [index, momentum] : layer.layer->StatisticUpdates(layer.trainable)) {
+      statistic_sites.push_back({layer.first_variable + index, momentum});
+    }
+  }
+}
+
+void Model::Program::FindOutputActivation() {
+  for (const GraphCall& call : graph.calls) {
+    if (call.output != graph.output) continue;
+    const Activation* activation = graph.layers[static_cast<size_t>(call.layer)].layer->activation();
+    if (activation == nullptr) return;
+    if (activation->kind == Activation::Kind::kSoftmax) output_activation = OutputActivation::kSoftmax;
+    if (activation->kind == Activation::Kind::kSigmoid) output_activation = OutputActivation::kSigmoid;
+  }
+}
+
+absl::Status Model::Program::CheckArchive(const KerasArchive& archive) const {
+  std::vector<std::string> problems;
+  for (const VariableInfo& variable : variables) {
+    const auto found = archive.arrays().find(variable.hdf5_path);
+    if (found == archive.arrays().end()) {
+      problems.push_back(absl::StrCat("variable ", variable.path, ": the weights file has no ", variable.hdf5_path));
+    } else if (found->second.shape != variable.keras_shape) {
+      problems.push_back(absl::StrCat("variable ", variable.path, ": the weights file has shape ", ShapeText(found->second.shape),
+                                      ", the configuration says ", ShapeText(variable.keras_shape)));
+    }
+  }
+  return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
+}
+
+Model::Model(std::unique_ptr<Program> program) : program_(std::move(program)) {}
+Model::~Model() = default;
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const KerasArchive& archive, const Options& options) {
+  auto program = std::make_unique<Program>();
+  ASSIGN_OR_RETURN(program->graph, ReadGraph(archive.config(), options.fuse));
+  program->dtype = options.dtype;
+  program->AddVariables();
+  program->AddStatisticSites();
+  program->FindOutputActivation();
+  const Graph& graph = program->graph;
+  program->input_shape.assign(graph.input_shape.begin() + (graph.input_shape.empty() ? 0 : 1), graph.input_shape.end());
+  program->output_shape.assign(graph.output_shape.begin() + (graph.output_shape.empty() ? 0 : 1), graph.output_shape.end());
+  RETURN_IF_ERROR(program->CheckArchive(archive));
+  return std::unique_ptr<Model>(new Model(std::move(program)));
+}
+
+const std::string& Model::name() const { return program_->graph.name; }
+at::ScalarType Model::dtype() const { return program_->dtype; }
+absl::Span<const VariableInfo> Model::variables() const { return program_->variables; }
+const std::vector<int64_t>& Model::input_shape() const { return program_->input_shape; }
+const std::vector<int64_t>& Model::output_shape() const { return program_->output_shape; }
+bool Model::rescales_input() const { return program_->graph.rescales_input; }
+Model::OutputActivation Model::output_activation() const { return program_->output_activation; }
+absl::Span<const StatisticSite> Model::statistic_sites() const { return program_->statistic_sites; }
+
+std::vector<std::string> Model::call_names() const {
+  std::vector<std::string> names;
+  for (const GraphCall& call : program_->graph.calls) names.push_back(call.name);
+  return names;
+}
+
+absl::StatusOr<at::Tensor> Model::InitialValue(const KerasArchive& archive, int variable) const {
+  const VariableInfo& info = program_->variables[static_cast<size_t>(variable)];
+  at::Tensor keras = at::empty(info.keras_shape, at::TensorOptions().dtype(program_->dtype));
+  if (program_->dtype == at::kDouble) {
+    RETURN_IF_ERROR(archive.ReadInto<double>(info.hdf5_path, info.keras_shape, keras.data_ptr<double>()));
+  } else {
+    RETURN_IF_ERROR(archive.ReadInto<float>(info.hdf5_path, info.keras_shape, keras.data_ptr<float>()));
+  }
+  return FromKeras(variable, keras);
+}
+
+at::Tensor Model::FromKeras(int variable, const at::Tensor& keras) const {
+  const auto index = static_cast<size_t>(variable);
+  switch (program_->layouts[index]) {
+    case KernelLayout::kConvolution: return keras.permute({3, 0, 1, 2}).contiguous();
+    case KernelLayout::kDepthwise: return keras.permute({2, 3, 0, 1}).contiguous().view(program_->variables[index].run_shape);
+    case KernelLayout::kAsIs: break;
+  }
+  return keras;
+}
+
+at::Tensor Model::ToKeras(int variable, const at::Tensor& run) const {
+  const auto index = static_cast<size_t>(variable);
+  const Shape& shape = program_->variables[index].keras_shape;
+  switch (program_->layouts[index]) {
+    case KernelLayout::kConvolution: return run.permute({1, 2, 3, 0}).contiguous();
+    case KernelLayout::kDepthwise: return run.view({shape[2], shape[3], shape[0], shape[1]}).permute({2, 3, 0, 1}).contiguous();
+    case KernelLayout::kAsIs: break;
+  }
+  return run;
+}
+
+at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor> variables, ForwardContext& context) const {
+  const Graph& graph = program_->graph;
+  context.statistics.clear();
+  context.logits = at::Tensor();
+  std::vector<at::Tensor> values(static_cast<size_t>(graph.values));
+  values[static_cast<size_t>(graph.input)] = images;
+  std::vector<at::Tensor> inputs;
+  for (size_t site = 0; site < graph.calls.size(); ++site) {
+    const GraphCall& call = graph.calls[site];
+    const GraphLayer& layer = graph.layers[static_cast<size_t>(call.layer)];
+    inputs.clear();
+    for (size_t i = 0; i < call.inputs.size(); ++i) {
+      at::Tensor& value = values[static_cast<size_t>(call.inputs[i])];
+      inputs.push_back(call.last_use[i] ? std::move(value) : value);
+    }
+    const Frame frame{variables.subspan(static_cast<size_t>(layer.first_variable), layer.variables.size()),
+                      layer.first_variable,
+                      site,
+                      layer.trainable,
+                      call.output == graph.output,
+                      context};
+    if (context.observer) context.observer(call.name, true);
+    values[static_cast<size_t>(call.output)] = layer.layer->Forward(absl::MakeSpan(inputs), frame);
+    if (context.observer) context.observer(call.name, false);
+  }
+  return values[static_cast<size_t>(graph.output)];
+}
+
+}  // namespace lockstep

@@ -1,0 +1,91 @@
+#pragma once
+// A Keras model on libtorch: the graph of a `.keras` file, executed by our layers.
+//
+// Where it stands: the trainer loads it once, keeps all variables in an arena of its own, and calls Forward for every
+// micro-batch. Activations are tensors in Keras's own logical order (images are N,H,W,C, contiguous), so that Flatten, Reshape,
+// axes and Dense mean what they mean in Keras. Convolution kernels are kept in "run layout", (O,H,W,I/groups) contiguous, which
+// is libtorch's channels-last: nothing is reordered in a step.
+//
+// Thread-safety: immutable after Load; every method is const and may be called from several threads at once.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "model/forward_context.h"
+#include "model/keras_archive.h"
+
+namespace lockstep {
+
+struct VariableInfo {
+  std::string path;       // Keras's: "block1_conv/kernel"
+  std::string hdf5_path;  // "layers/conv2d/vars/0"
+  std::string layer;      // the layer's name, with those of the models around it: "backbone/block1_conv"
+  std::string name;       // "kernel", "bias", "gamma", "moving_mean", … (Keras's optimizers exclude from decay by name)
+  std::vector<int64_t> keras_shape;
+  std::vector<int64_t> run_shape;  // the same number of elements
+  bool trainable = false;
+  bool statistic = false;  // a moving mean or variance: updated by ForwardContext::statistics in training
+  Json regularizer;        // as in the configuration; null if none
+};
+
+// One moving statistic that one call of a BatchNormalization updates.
+struct StatisticSite {
+  int variable = 0;  // index into Model::variables()
+  double momentum = 0;
+};
+
+class Model {
+ public:
+  enum class OutputActivation { kNone, kSoftmax, kSigmoid };
+  struct Options {
+    at::ScalarType dtype = at::kFloat;  // kFloat or kDouble; overrides the file's policy (float32 or float64)
+    bool fuse = true;                   // false: each layer on its own, for comparing
+  };
+
+  // InvalidArgument with *every* problem of the file, one a line: layers we do not know (with the list of those we do), options
+  // we do not support, variables that are missing or of another shape than the configuration says; each by name and place in
+  // the graph.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const KerasArchive& archive, const Options& options);
+  ~Model();
+
+  const std::string& name() const;
+  at::ScalarType dtype() const;
+  // The order of Keras's model.variables, less the states of its random generators; those with `trainable`, in this order, are
+  // model.trainable_variables, along which Keras's optimizers keep their slots.
+  absl::Span<const VariableInfo> variables() const;
+  // The value in the archive from which this model was loaded, in run layout, contiguous, of dtype().
+  absl::StatusOr<at::Tensor> InitialValue(const KerasArchive& archive, int variable) const;
+  // Between the two layouts, contiguous results, fresh storage unless the layouts are the same. REQUIRES: the shape of the one
+  // or the other.
+  at::Tensor ToKeras(int variable, const at::Tensor& run) const;
+  at::Tensor FromKeras(int variable, const at::Tensor& keras) const;
+
+  // Without the batch axis; −1 where the file says None. An image model's input is (H, W, C).
+  const std::vector<int64_t>& input_shape() const;
+  const std::vector<int64_t>& output_shape() const;
+  // The graph itself rescales its input (Rescaling or Normalization comes first): feed pixels as they are, 0 … 255.
+  bool rescales_input() const;
+  OutputActivation output_activation() const;
+  // What ForwardContext::statistics will hold after a forward pass in training, in that order.
+  absl::Span<const StatisticSite> statistic_sites() const;
+  // The call sites in the order of execution, as the observer hears of them.
+  std::vector<std::string> call_names() const;
+
+  // `images`: (N, H, W, C) of dtype(), contiguous. `variables`: one for each of variables(), of its run shape, contiguous, of
+  // dtype() (slices of an arena will do); gradients flow to those that require them. Never changes any of them. Runs on the
+  // calling thread and no other; throws c10::Error (out of memory, impossible shapes), which the trainer catches.
+  at::Tensor Forward(const at::Tensor& images, absl::Span<const at::Tensor> variables, ForwardContext& context) const;
+
+ private:
+  class Program;
+  explicit Model(std::unique_ptr<Program> program);
+  const std::unique_ptr<const Program> program_;
+};
+
+}  // namespace lockstep
