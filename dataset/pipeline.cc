@@ -198,11 +198,11 @@ PipelineCore::Work PipelineCore::TakeWork() {
 
 void PipelineCore::Seal(BatchSlot& slot) {
   std::sort(slot.bad.begin(), slot.bad.end(), [](const BadPicture& a, const BadPicture& b) { return a.position < b.position; });
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
-  XXH3_64bits_update(&state, slot.ids.data(), slot.ids.size() * sizeof(int64_t));
-  XXH3_64bits_update(&state, slot.file_hashes.data(), slot.file_hashes.size() * sizeof(uint64_t));
-  slot.digest = XXH3_64bits_digest(&state);
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), &XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  XXH3_64bits_update(state.get(), slot.ids.data(), slot.ids.size() * sizeof(int64_t));
+  XXH3_64bits_update(state.get(), slot.file_hashes.data(), slot.file_hashes.size() * sizeof(uint64_t));
+  slot.digest = XXH3_64bits_digest(state.get());
 }
 
 void PipelineCore::Decode() {
