@@ -26,15 +26,6 @@ absl::Status WriteAll(int fd, std::string_view contents, const std::string& path
   return absl::OkStatus();
 }
 
-absl::Status FlushDirectory(const std::string& directory) {
-  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, "cannot open directory", directory);
-  const int result = fsync(fd);
-  const int error = errno;
-  close(fd);
-  return result == 0 ? absl::OkStatus() : ErrnoStatus(error, "cannot flush directory", directory);
-}
-
 }  // namespace
 
 absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path) {
@@ -49,6 +40,15 @@ absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path
     case EDQUOT: return absl::ResourceExhaustedError(message);
     default: return absl::UnknownError(message);
   }
+}
+
+absl::Status FlushDirectory(const std::string& directory) {
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open directory", directory);
+  const int result = fsync(fd);
+  const int error = errno;
+  close(fd);
+  return result == 0 ? absl::OkStatus() : ErrnoStatus(error, "cannot flush directory", directory);
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
