@@ -3,6 +3,8 @@
 #   lockstep_library(NAME SOURCES a.cc … [TORCH] [DEPS target …])     a static library lockstep_NAME, alias lockstep::NAME
 #   lockstep_program(NAME SOURCES main.cc … [TORCH] [DEPS target …])  a program in build/…/bin
 #   lockstep_test(NAME SOURCES a_test.cc … [TORCH] [DEPS target …] [LABELS …] [TIMEOUT s])
+#   lockstep_python_test(NAME SCRIPT a_test.py [ARGS …] [LABELS …] [TIMEOUT s])  run with LOCKSTEP_PYTHON; in its environment
+#     LOCKSTEP_SOURCE (the tree) and LOCKSTEP_BIN (the programs); PYTHONPATH is the tree, so `from tests.x import y` works
 #
 # TORCH says that the target's sources include libtorch: it is left out where LOCKSTEP_TORCH is off, and its sources share
 # one precompiled header.
@@ -59,4 +61,15 @@ function(lockstep_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}")
+endfunction()
+
+function(lockstep_python_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "SCRIPT;TIMEOUT" "ARGS;LABELS")
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${LOCKSTEP_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/${arg_SCRIPT} ${arg_ARGS})
+  set_tests_properties(${name} PROPERTIES
+    TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
+    ENVIRONMENT "LOCKSTEP_SOURCE=${CMAKE_SOURCE_DIR};LOCKSTEP_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONPATH=${CMAKE_SOURCE_DIR};PYTHONDONTWRITEBYTECODE=1")
 endfunction()
