@@ -1,7 +1,7 @@
 #pragma once
-// From a file's bytes to pixels. JPEG (grey, colour; baseline and progressive) by libjpeg-turbo, PNG (8 bits and less: grey, colour,
-// palette; alpha is dropped) by libpng, told apart by their first bytes and not by the file's name. EXIF orientation is not
-// applied, as in Keras. One channel from colour: JPEG's own luma; for PNG 0.299 R + 0.587 G + 0.114 B.
+// From a file's bytes to pixels. JPEG (grey, colour; baseline and progressive) by libjpeg-turbo, PNG (8 bits and less: grey,
+// colour, palette; alpha is dropped) by libpng, told apart by their first bytes and not by the file's name. EXIF orientation is
+// not applied, as in Keras. One channel from colour: JPEG's own luma; for PNG 0.299 R + 0.587 G + 0.114 B.
 //
 // What cannot be decoded whole is an error: nothing is filled with grey. Thread-safe: no state.
 

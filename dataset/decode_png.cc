@@ -1,7 +1,7 @@
+#include <png.h>
+
 #include <csetjmp>
 #include <cstring>
-
-#include <png.h>
 
 #include "absl/strings/str_cat.h"
 #include "dataset/decode_format.h"
@@ -94,7 +94,8 @@ absl::Status DecodePng(std::string_view file, const DecodeOptions& options, Pixe
     return absl::OkStatus();
   }
   if (found.bit_depth == 16) return absl::InvalidArgumentError("a PNG of 16 bits a channel; only 8 bits can be used");
-  if (found.size > kMostPixels) return absl::InvalidArgumentError(absl::StrCat("it has ", found.size, " pixels, more than ", kMostPixels));
+  if (found.size > kMostPixels)
+    return absl::InvalidArgumentError(absl::StrCat("it has ", found.size, " pixels, more than ", kMostPixels));
   return absl::InvalidArgumentError(absl::StrCat("damaged PNG: ", reader.message));
 }
 

@@ -1,9 +1,9 @@
 #pragma once
-// The index of a data set: every sample's path, label and size, sorted, in one file that all trainers of a job map. Made once, by
-// planning, on a worker that sees the data. Format: docs/formats/index.md.
+// The index of a data set: every sample's path, label and size, sorted, in one file that all trainers of a job map. Made once,
+// by planning, on a worker that sees the data. Format: docs/data.md.
 //
 // Listing holds no more than the allowed bytes in memory however large the folder: names are sorted in runs that go to disk,
-// and merged.
+// and merged. Only the class names, at most a million, are held whole.
 //
 // Thread-safe: an Index is constant.
 
@@ -16,14 +16,15 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dataset/file_sorter.h"
 
 namespace lockstep::dataset {
 
 struct IndexOptions {
-  // True: the folder holds class folders, whose sorted names are the labels 0, 1, …. False: class folders are used if there are any;
-  // pictures beside or without them have label -1.
+  // True: the folder holds class folders, whose sorted names are the labels 0, 1, …. False: class folders are used if there are
+  // any; pictures beside or without them have label -1.
   bool require_classes = true;
-  // For sorting, in bytes.
+  // For sorting; at least kLeastSortBytes.
   int64_t memory_bytes = 64 << 20;
   // With names: the class folders must be among these, which give the labels (validation has training's).
   std::vector<std::string> expected_classes;
@@ -42,26 +43,23 @@ struct SampleInfo {
   int64_t bytes = 0;
 };
 
-// A found file, before it is sorted.
-struct FoundFile {
-  std::string path;
-  int64_t label = -1;
-  int64_t bytes = 0;
-};
 // Calls the sink for every file; stops at its first error.
-using FileSource = std::function<absl::Status(const std::function<absl::Status(FoundFile)>& sink)>;
+using FileSink = std::function<absl::Status(const FoundFile&)>;
+using FileSource = std::function<absl::Status(const FileSink& sink)>;
 
-// Writes the index at `path`. InvalidArgument with every problem, a line each: no such folder, no class folders, an empty class, an
-// unexpected class, no pictures. NotFound, PermissionDenied, ResourceExhausted: the folder cannot be read, the file not written.
+// Writes the index of a folder at `path`, which after an error is what it was. InvalidArgument with every problem, a line each:
+// no such folder, no class folders, an empty class, an unexpected class, a name that is not UTF-8, no pictures.
+// PermissionDenied, ResourceExhausted, Unknown: the folder cannot be read, the file not written.
 absl::StatusOr<IndexSummary> BuildIndex(const std::string& folder, const std::string& path, const IndexOptions& options);
 
-// The part of it that sorts: files in any order, labels 0 … classes-1 or -1.
+// The part of it that sorts and writes: files in any order, labels 0 … classes-1 or -1. Returns how many. Hands on the source's
+// error.
 absl::StatusOr<int64_t> WriteIndex(const FileSource& files, const std::vector<std::string>& classes, const std::string& path,
                                    int64_t memory_bytes);
 
 class Index {
  public:
-  // DataLoss: not an index, of another version, truncated, or its checksum is wrong.
+  // Reads the whole file once, in pieces, to check it. DataLoss: not an index, of another version, cut short, or damaged.
   static absl::StatusOr<std::unique_ptr<Index>> Open(const std::string& path);
   ~Index();
   Index(const Index&) = delete;
@@ -71,12 +69,12 @@ class Index {
   const std::vector<std::string>& class_names() const { return classes_; }
   // REQUIRES: 0 <= sample < size().
   SampleInfo Sample(int64_t sample) const;
-  // XXH3-64 of everything after the header.
+  // Stands for every byte of the index: equal hashes, equal data sets (names, labels, sizes).
   uint64_t hash() const { return hash_; }
 
  private:
   Index(void* mapping, size_t bytes) : mapping_(mapping), bytes_(bytes) {}
-  absl::Status Read(const std::string& path);
+  absl::Status Read(int fd);
 
   void* const mapping_;
   const size_t bytes_;

@@ -26,7 +26,7 @@
 namespace lockstep::dataset {
 namespace {
 
-constexpr int kMostAhead = 64;           // batches, whatever the budget
+constexpr int kMostAhead = 64;             // batches, whatever the budget
 constexpr int64_t kScratchEach = 4 << 20;  // a thread's share for one file and its pixels; larger pictures take turns
 constexpr int kReadTries = 3;
 constexpr absl::Duration kRetryPause = absl::Milliseconds(50);
@@ -107,7 +107,7 @@ class PipelineCore {
   mutable absl::Mutex mutex_;
   std::deque<std::unique_ptr<BatchSlot>> slots_ ABSL_GUARDED_BY(mutex_);  // opened, oldest first
   std::vector<std::unique_ptr<float, FreeBytes>> free_ ABSL_GUARDED_BY(mutex_);
-  int held_ ABSL_GUARDED_BY(mutex_) = 0;  // slots opened and not returned yet
+  int held_ ABSL_GUARDED_BY(mutex_) = 0;    // slots opened and not returned yet
   uint64_t epoch_ ABSL_GUARDED_BY(mutex_);  // of the slot to open next
   int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
   int virtual_replica_ ABSL_GUARDED_BY(mutex_) = 0;  // counted from the first of ours
@@ -129,8 +129,8 @@ PipelineCore::PipelineCore(const PipelineOptions& options, const Index& index, s
       sampler_(sampler),
       slot_bytes_(BatchBytes(options.image, sampler.LargestBatch())),
       scratch_bytes_(std::min(kScratchEach * std::max(options.threads, 1), options.memory_bytes - slot_bytes_)),
-      most_ahead_(static_cast<int>(std::clamp<int64_t>((options.memory_bytes - scratch_bytes_) / std::max<int64_t>(slot_bytes_, 1), 1,
-                                                       kMostAhead))),
+      most_ahead_(static_cast<int>(
+          std::clamp<int64_t>((options.memory_bytes - scratch_bytes_) / std::max<int64_t>(slot_bytes_, 1), 1, kMostAhead))),
       epoch_(options.first_epoch) {
   absl::MutexLock lock(&mutex_);
   ended_ = sampler_.StepsPerEpoch() == 0 || options_.virtual_replica_count == 0;
@@ -272,8 +272,8 @@ absl::Status PipelineCore::ReadWhole(const SampleInfo& info, std::string& file) 
   struct stat stat_info {};
   if (fstat(fd, &stat_info) != 0) return unavailable(ErrnoStatus(errno, "cannot stat", path));
   if (stat_info.st_size != info.bytes) {
-    return absl::UnavailableError(absl::StrCat(path, " has changed since the data set was listed: ", info.bytes, " bytes then, ",
-                                               stat_info.st_size, " now"));
+    return absl::UnavailableError(absl::StrCat(path, " has changed since the data set was listed: ", info.bytes,
+                                               " bytes then, ", stat_info.st_size, " now"));
   }
   file.resize(static_cast<size_t>(info.bytes));
   size_t have = 0;
@@ -341,11 +341,13 @@ PipelineStats PipelineCore::stats() const {
   absl::MutexLock lock(&mutex_);
   PipelineStats stats = stats_;
   stats.bytes += scratch_;
-  stats.depth = static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->complete(); }));
+  stats.depth =
+      static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->complete(); }));
   return stats;
 }
 
-Batch::Batch(std::shared_ptr<PipelineCore> core, std::unique_ptr<BatchSlot> slot) : core_(std::move(core)), slot_(std::move(slot)) {}
+Batch::Batch(std::shared_ptr<PipelineCore> core, std::unique_ptr<BatchSlot> slot)
+    : core_(std::move(core)), slot_(std::move(slot)) {}
 Batch::Batch(Batch&&) noexcept = default;
 Batch& Batch::operator=(Batch&& other) noexcept {
   if (slot_ != nullptr) core_->Return(std::move(slot_));
@@ -368,12 +370,13 @@ absl::Span<const int64_t> Batch::sample_ids() const { return slot_->ids; }
 uint64_t Batch::digest() const { return slot_->digest; }
 const std::vector<BadPicture>& Batch::bad() const { return slot_->bad; }
 
-absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(const PipelineOptions& options, const Index& index, std::string folder,
-                                                           const Sampler& sampler) {
+absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(const PipelineOptions& options, const Index& index,
+                                                           std::string folder, const Sampler& sampler) {
   const int64_t least = MinimumBytes(options, sampler);
   if (options.memory_bytes < least) {
-    return absl::ResourceExhaustedError(absl::StrCat("data.memory: ", options.memory_bytes, " bytes are too few for the input pipeline; ",
-                                                     least, " are needed for one batch of ", sampler.LargestBatch(), " pictures of ",
+    return absl::ResourceExhaustedError(absl::StrCat("data.memory: ", options.memory_bytes,
+                                                     " bytes are too few for the input pipeline; ", least,
+                                                     " are needed for one batch of ", sampler.LargestBatch(), " pictures of ",
                                                      options.image.height, "x", options.image.width));
   }
   auto core = std::make_shared<PipelineCore>(options, index, std::move(folder), sampler);

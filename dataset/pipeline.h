@@ -1,12 +1,13 @@
 #pragma once
 // The way from files to batches, ahead of training: threads read, decode, resize and scale pictures into the batches that this
-// trainer's virtual replicas will ask for, in that order. Bounded by bytes, not by counts: batch buffers, encoded files and decoded
-// pixels together stay within the budget, and a smaller budget means fewer batches ahead, down to one.
+// trainer's virtual replicas will ask for, in that order. Bounded by bytes, not by counts: batch buffers, encoded files and
+// decoded pixels together stay within the budget, and a smaller budget means fewer batches ahead, down to one.
 //
 // What a batch holds is a function of the sampler and the files, never of the number of threads or of timing.
 //
-// A picture that cannot be decoded is listed in its batch (what becomes of it is for the trainer to decide, alike on all replicas). A
-// file that cannot be read, or is not what the index says, is no bad sample: it is tried again, then the batch is Unavailable.
+// A picture that cannot be decoded is listed in its batch (what becomes of it is for the trainer to decide, alike on all
+// replicas). A file that cannot be read, or is not what the index says, is no bad sample: it is tried again, then the batch is
+// Unavailable.
 //
 // Thread-safe. Batches may outlive the pipeline.
 
@@ -82,8 +83,8 @@ int64_t MinimumBytes(const PipelineOptions& options, const Sampler& sampler);
 class Pipeline {
  public:
   // `index` and `sampler` must outlive the pipeline. ResourceExhausted if the budget is below MinimumBytes.
-  static absl::StatusOr<std::unique_ptr<Pipeline>> Create(const PipelineOptions& options, const Index& index, std::string folder,
-                                                          const Sampler& sampler);
+  static absl::StatusOr<std::unique_ptr<Pipeline>> Create(const PipelineOptions& options, const Index& index,
+                                                          std::string folder, const Sampler& sampler);
   // Stops, and joins the threads.
   ~Pipeline();
 

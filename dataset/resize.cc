@@ -6,7 +6,8 @@
 namespace lockstep::dataset {
 namespace {
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #define LOCKSTEP_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LOCKSTEP_VECTOR_CLONES
@@ -23,7 +24,8 @@ double Cubic(double x) {
 }
 
 // row[i] = Σ_k weight[k] · source[k][i], for `count` values.
-LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, const float* weights, int taps, size_t count, float* row) {
+LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, const float* weights, int taps, size_t count,
+                                        float* row) {
   const float first = weights[0];
   for (size_t i = 0; i < count; ++i) row[i] = first * static_cast<float>(source[i]);
   for (int k = 1; k < taps; ++k) {
@@ -33,8 +35,8 @@ LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, co
   }
 }
 
-// Three channels in the lanes of one vector: `row` and `out` have a fourth value to spare at the end, which is overwritten by the
-// next pixel.
+// Three channels in the lanes of one vector: `row` and `out` have a fourth value to spare at the end, which is overwritten by
+// the next pixel.
 using Lanes = float __attribute__((vector_size(16), aligned(4)));
 
 void CombineColumns3(const float* row, const int* first, const float* weights, int taps, int width, const float* multiply,
@@ -147,8 +149,8 @@ void Resizer::Run(const Pixels& pixels, float* out) {
                 rows_.weights.data() + static_cast<ptrdiff_t>(y) * rows_.taps, rows_.taps, count, row_.data());
     float* target = out + static_cast<ptrdiff_t>(y) * options_.width * options_.channels;
     if (options_.channels == 3) {
-      CombineColumns3(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_.data(),
-                      add_.data(), target);
+      CombineColumns3(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width,
+                      multiply_.data(), add_.data(), target);
     } else {
       CombineColumns1(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_[0],
                       add_[0], target);
