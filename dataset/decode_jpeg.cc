@@ -1,7 +1,8 @@
-#include <jpeglib.h>
-
 #include <csetjmp>
 #include <cstdio>
+// clang-format off: jpeglib.h needs what <cstdio> declares
+#include <jpeglib.h>
+// clang-format on
 
 #include "absl/strings/str_cat.h"
 #include "dataset/decode_format.h"
@@ -35,8 +36,8 @@ int EighthsFor(int size, int least) {
 }
 
 // False with handler.message. Only plain values live in here.
-bool Run(jpeg_decompress_struct& info, ErrorHandler& handler, std::string_view file, const DecodeOptions& options,
-         Pixels& pixels, bool& cmyk, int64_t& too_large) {
+bool Run(jpeg_decompress_struct& info, ErrorHandler& handler, std::string_view file, const DecodeOptions& options, Pixels& pixels,
+         bool& cmyk, int64_t& too_large) {
   if (setjmp(handler.escape) != 0) return false;
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(file.data()), file.size());
