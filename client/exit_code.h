@@ -17,8 +17,8 @@ enum ExitCode : int {
 // Of a job that has ended. REQUIRES: `state` is REFUSED, DONE, FAILED or CANCELLED.
 ExitCode ExitCodeOf(v1::JobState state, v1::FailureKind failure);
 
-// Of a call: what the user can mend by other input is kExitBadInput (a bad job, no such job or file, a wrong token, a job not in
-// a state for this), OK is kExitDone, the rest is kExitFailed.
+// Of a call: what the user can mend by other input is kExitBadInput (a bad job, no such job or file, a wrong token, a job not
+// in a state for this), OK is kExitDone, the rest is kExitFailed.
 ExitCode ExitCodeOf(const absl::Status& status);
 
 }  // namespace lockstep

@@ -50,15 +50,17 @@ void CheckReplicas(const v1::Job& job, std::vector<std::string>& errors) {
                                   "; raise virtual_replicas (--virtual-replicas) to at least as many"));
   }
   if (job.micro_batch() > job.batch() / resolved) {
-    errors.push_back(absl::StrCat("micro_batch (--micro-batch): ", job.micro_batch(), " is more than the ", job.batch() / resolved,
-                                  " samples of a virtual replica"));
+    errors.push_back(absl::StrCat("micro_batch (--micro-batch): ", job.micro_batch(), " is more than the ",
+                                  job.batch() / resolved, " samples of a virtual replica"));
   }
 }
 
 void CheckImage(const v1::Image& image, std::vector<std::string>& errors) {
   const auto good = [](int count) { return count == 0 || count == 1 || count == 3; };
-  if (!good(image.mean_size())) errors.push_back(absl::StrCat("data.image.mean: expected 1 or 3 numbers, got ", image.mean_size()));
-  if (!good(image.std_size())) errors.push_back(absl::StrCat("data.image.std: expected 1 or 3 numbers, got ", image.std_size()));
+  if (!good(image.mean_size()))
+    errors.push_back(absl::StrCat("data.image.mean: expected 1 or 3 numbers, got ", image.mean_size()));
+  if (!good(image.std_size()))
+    errors.push_back(absl::StrCat("data.image.std: expected 1 or 3 numbers, got ", image.std_size()));
   for (const double value : image.std()) {
     if (value <= 0) errors.push_back(absl::StrCat("data.image.std: expected numbers over 0, got ", value));
   }
@@ -107,7 +109,8 @@ uint32_t DefaultVirtualReplicas(uint32_t batch) {
 std::vector<std::string> CheckFields(const JobDraft& draft) {
   const v1::Job& job = draft.job;
   std::vector<std::string> errors;
-  if (draft.model_path.empty()) errors.push_back("model: required; name a .keras file as the first argument, or in the job file");
+  if (draft.model_path.empty())
+    errors.push_back("model: required; name a .keras file as the first argument, or in the job file");
   if (job.data().train().folder().empty()) {
     errors.push_back(job.kind() == v1::Job::FIT ? "data.train (--train): required" : "data.train (--data): required");
   }
@@ -137,7 +140,8 @@ absl::Status CheckModelFile(const std::string& path) {
   struct stat info {};
   if (fstat(fd, &info) != 0) return Annotate(ErrnoStatus(errno, "cannot stat", path), "model");
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat("model: ", path, " is not a file; a .keras archive is expected (model.save(\"name.keras\"))"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("model: ", path, " is not a file; a .keras archive is expected (model.save(\"name.keras\"))"));
   }
   char magic[4] = {};
   if (pread(fd, magic, sizeof(magic), 0) != sizeof(magic) || std::memcmp(magic, "PK\x03\x04", 4) != 0) {
@@ -150,12 +154,19 @@ absl::Status CheckModelFile(const std::string& path) {
 absl::Status CheckOutputFile(const std::string& path) {
   const std::string parent = ParentOf(path);
   std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
-  if (!std::filesystem::exists(parent, error)) return absl::NotFoundError(absl::StrCat("cannot write ", path, ": no such folder: ", parent));
+  if (std::filesystem::is_directory(path, error))
+    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
+  if (!std::filesystem::exists(parent, error))
+    return absl::NotFoundError(absl::StrCat("cannot write ", path, ": no such folder: ", parent));
   if (!std::filesystem::is_directory(parent, error)) {
     return absl::InvalidArgumentError(absl::StrCat("cannot write ", path, ": not a folder: ", parent));
   }
-  if (access(parent.c_str(), W_OK | X_OK) != 0) return ErrnoStatus(errno, absl::StrCat("cannot write ", path, ": folder"), parent);
+  // Tried rather than asked: permission bits say nothing of read-only and special file systems.
+  const std::string probe = absl::StrCat(path, ".check.", getpid());
+  const int fd = open(probe.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("cannot write ", path, ": cannot make files in"), parent);
+  close(fd);
+  unlink(probe.c_str());
   return absl::OkStatus();
 }
 

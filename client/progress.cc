@@ -1,0 +1,63 @@
+#include "client/progress.h"
+
+namespace lockstep {
+namespace {
+
+constexpr absl::Duration kRedrawEvery = absl::Milliseconds(100);
+constexpr absl::Duration kPlainEvery = absl::Seconds(5);
+
+}  // namespace
+
+void Progress::Show(const v1::Event& event, const RunView& view) {
+  switch (event.what_case()) {
+    case v1::Event::kNote: return Say(event.note());
+    case v1::Event::kEpoch:
+      Say(RenderEpoch(event.epoch(), view, style_));
+      last_drawn_ = clock_.Now();
+      return;
+    case v1::Event::kState:
+      // How it ended is for whoever reports the end.
+      if (!HasEnded(view.state)) {
+        const std::string state = RenderState(view.state, view.reason);
+        if (!style_.terminal && state != last_state_) Say(state);
+        last_state_ = state;
+        Redraw(view);
+      }
+      return;
+    case v1::Event::kStep:
+      if (clock_.Now() - last_drawn_ >= (style_.terminal ? kRedrawEvery : kPlainEvery)) {
+        if (!style_.terminal) Say(RenderStep(view));
+        Redraw(view);
+      }
+      return;
+    default: return;
+  }
+}
+
+void Progress::Say(const std::string& line) {
+  Clear();
+  out_ << line << "\n";
+  if (!live_.empty()) out_ << live_;
+  out_.flush();
+}
+
+void Progress::End() {
+  Clear();
+  live_.clear();
+  out_.flush();
+}
+
+void Progress::Redraw(const RunView& view) {
+  last_drawn_ = clock_.Now();
+  if (!style_.terminal) return;
+  Clear();
+  live_ = RenderLive(view, style_);
+  out_ << live_;
+  out_.flush();
+}
+
+void Progress::Clear() {
+  if (!live_.empty()) out_ << "\r\x1b[K";
+}
+
+}  // namespace lockstep
