@@ -72,6 +72,20 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   return contents;
 }
 
+absl::Status PublishFile(const std::string& temporary, const std::string& path) {
+  auto remove_temporary = absl::MakeCleanup([&temporary] { unlink(temporary.c_str()); });
+  const int fd = open(temporary.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open", temporary);
+  const int result = fsync(fd);
+  const int error = errno;
+  close(fd);
+  if (result != 0) return ErrnoStatus(error, "cannot flush", path);
+  if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path);
+  std::move(remove_temporary).Cancel();
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return FlushDirectory(parent.empty() ? "." : parent);
+}
+
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents) {
   const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -80,12 +94,9 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
   {
     auto closer = absl::MakeCleanup([fd] { close(fd); });
     RETURN_IF_ERROR(WriteAll(fd, contents, path));
-    if (fsync(fd) != 0) return ErrnoStatus(errno, "cannot flush", path);
   }
-  if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path);
   std::move(remove_temporary).Cancel();
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return FlushDirectory(parent.empty() ? "." : parent);
+  return PublishFile(temporary, path);
 }
 
 absl::Status MakeDirectories(const std::string& path) {

@@ -20,6 +20,8 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
 
 // Makes names created, renamed or removed in the directory durable.
 absl::Status FlushDirectory(const std::string& directory);
+// The same for contents that someone else wrote to `temporary`, a file in the directory of `path`. After an error it is gone.
+absl::Status PublishFile(const std::string& temporary, const std::string& path);
 
 // Creates the directory and its parents. OK if it exists.
 absl::Status MakeDirectories(const std::string& path);

@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "model/hdf5_lock.h"
 
 namespace lockstep {
 namespace {
@@ -30,12 +31,6 @@ constexpr uint64_t kMaxExpansion = 100;
 constexpr int kMaxJsonDepth = 200;
 constexpr size_t kMaxArrays = 1'000'000;
 constexpr int kMaxRank = 8;
-
-// HDF5's serial build keeps state for the whole process.
-std::mutex& Hdf5Lock() {
-  static std::mutex& mutex = *new std::mutex;
-  return mutex;
-}
 
 bool IsBomb(uint64_t declared, uint64_t stored) {
   return declared > kBombFloorBytes && declared / kMaxExpansion > std::max<uint64_t>(stored, 1);
@@ -91,6 +86,11 @@ absl::StatusOr<Json> ParseJson(const std::string& text, const std::string& file,
 std::string ShapeText(const std::vector<int64_t>& shape) { return absl::StrCat("(", absl::StrJoin(shape, ", "), ")"); }
 
 }  // namespace
+
+std::mutex& Hdf5Lock() {
+  static std::mutex& mutex = *new std::mutex;
+  return mutex;
+}
 
 // The weights file, held in memory by HDF5's core driver. Every method takes the process-wide lock.
 class KerasArchive::WeightsFile {

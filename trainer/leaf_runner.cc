@@ -115,9 +115,8 @@ void LeafRunner<T>::Guard(LeafResult& result, Work&& work) {
 template <typename T>
 void LeafRunner<T>::Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels,
                             LeafResult& result) const {
-  const bool softmax = context_.model.output_activation() == Model::OutputActivation::kSoftmax;
   for (size_t i = 0; i < context_.metrics.size(); ++i) {
-    const MetricSum sum = context_.metrics[i].Evaluate(output, logits, softmax, labels);
+    const MetricSum sum = context_.metrics[i].Evaluate(output, logits, labels);
     result.metrics[i].sum += sum.sum;
     result.metrics[i].count += sum.count;
   }
@@ -138,7 +137,6 @@ void LeafRunner<T>::AddStatistics(const std::vector<StatisticUpdate>& updates, i
 template <typename T>
 void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& forward, LeafResult& result) {
   const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
-  const bool softmax = context_.model.output_activation() == Model::OutputActivation::kSoftmax;
   for (int64_t first = 0; first < result.samples; first += size) {
     const int64_t count = std::min(size, result.samples - first);
     last_micro_batch_ = first + count == result.samples;
@@ -148,7 +146,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     forward.logits.reset();
     at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
     const at::Tensor labels = samples.labels.narrow(0, first, count);
-    at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, softmax, labels);
+    at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, labels);
     at::Tensor loss = per_sample.sum();
     {
       const at::NoGradGuard no_grad;
@@ -208,7 +206,6 @@ LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const 
   result.metrics.resize(context_.metrics.size());
   Guard(result, [&] {
     const Samples samples = GoodSamples(batch, result);
-    const bool softmax = context_.model.output_activation() == Model::OutputActivation::kSoftmax;
     const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
     for (int64_t first = 0; first < result.samples; first += size) {
       const int64_t count = std::min(size, result.samples - first);
@@ -221,7 +218,7 @@ LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const 
         continue;
       }
       const at::Tensor labels = samples.labels.narrow(0, first, count);
-      const at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, softmax, labels);
+      const at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, labels);
       result.loss_sum += per_sample.to(at::kDouble).sum().template item<double>();
       Measure(output, forward.logits, labels, result);
     }

@@ -122,7 +122,8 @@ absl::Status Replica<T>::MakeOptimizer(const KerasArchive& archive, const Recipe
     state_.slots.push_back(slots_.back().template data_ptr<T>());
   }
   optimizer_->Initialize(state_);
-  if (archive.Has(absl::StrCat(kOptimizerGroup, "/0"))) return LoadOptimizer(archive);
+  compile_config_ = recipe.compile_config;
+  if (recipe.continues_optimizer && archive.Has(absl::StrCat(kOptimizerGroup, "/0"))) return LoadOptimizer(archive, recipe);
   return absl::OkStatus();
 }
 
@@ -140,7 +141,7 @@ absl::Status Replica<T>::ReadSlot(const KerasArchive& archive, const std::string
 // An archive that was trained before continues where it stopped, if its optimizer is the one that trains now: the same number of
 // variables, each of the right shape. An untrained one holds only the iteration and the learning rate.
 template <typename T>
-absl::Status Replica<T>::LoadOptimizer(const KerasArchive& archive) {
+absl::Status Replica<T>::LoadOptimizer(const KerasArchive& archive, const Recipe& recipe) {
   const std::vector<KerasOptimizerVariable> saved =
       KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables());
   if (!archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size() - 1)) ||
@@ -158,8 +159,10 @@ absl::Status Replica<T>::LoadOptimizer(const KerasArchive& archive) {
     } else if (saved[i].kind == Kind::kUProduct) {
       ASSIGN_OR_RETURN(const std::vector<double> value, archive.Read<double>(path, {}));
       scalars_.u_product = value[0];
+    } else if (saved[i].kind == Kind::kLearningRate && !recipe.overrides_learning_rate) {
+      ASSIGN_OR_RETURN(const std::vector<T> value, archive.Read<T>(path, {}));
+      scalars_.learning_rate = value[0];
     }
-    // The learning rate is the recipe's: the file's configuration holds it too, and the job may override it.
   }
   return absl::OkStatus();
 }
@@ -295,6 +298,7 @@ absl::Status Replica<T>::WriteArchive(const std::string& source, const std::stri
     return {info.keras_shape, absl::Span<const T>(held.back().template data_ptr<T>(), static_cast<size_t>(held.back().numel()))};
   };
   TrainedWeights weights;
+  weights.compile_config = compile_config_;
   for (size_t i = 0; i < variables.size(); ++i) {
     const bool trainable = gradients_.segment_of_variable[i] >= 0;
     weights.arrays[variables[i].hdf5_path] = array(static_cast<int>(i), trainable ? trainable_ : others_, offsets_[i]);

@@ -76,7 +76,7 @@ class Replica {
   Replica(const Model& model, GradientLayout gradients);
   absl::Status LoadVariables(const KerasArchive& archive);
   absl::Status MakeOptimizer(const KerasArchive& archive, const Recipe& recipe);
-  absl::Status LoadOptimizer(const KerasArchive& archive);
+  absl::Status LoadOptimizer(const KerasArchive& archive, const Recipe& recipe);
   absl::Status ReadSlot(const KerasArchive& archive, const std::string& path, int slot, int variable);
   std::vector<absl::Span<const T>> Regions() const;
   int64_t OffsetOf(int variable) const { return offsets_[static_cast<size_t>(variable)]; }
@@ -91,6 +91,7 @@ class Replica {
   OptimizerState<T> state_;
   std::unique_ptr<Optimizer<T>> optimizer_;
   std::vector<Penalty> penalties_;
+  Json compile_config_;  // for the trained archive; null: as submitted
 };
 
 extern template class Replica<float>;

@@ -36,8 +36,7 @@ void RunOnce(const RunSpec& spec, const Model& model, const Loss& loss, const Re
     return;
   }
   at::Tensor output = model.Forward(images, variables, context);
-  const bool softmax = model.output_activation() == Model::OutputActivation::kSoftmax;
-  const at::Tensor total = loss.PerSample(output, context.logits, softmax, labels).sum();
+  const at::Tensor total = loss.PerSample(output, context.logits, labels).sum();
   output.reset();
   context.logits.reset();
   torch::autograd::backward({total}, {});
