@@ -18,10 +18,11 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 // whole; after an error `path` is what it was.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents);
 
-// Makes names created, renamed or removed in the directory durable.
-absl::Status FlushDirectory(const std::string& directory);
 // The same for contents that someone else wrote to `temporary`, a file in the directory of `path`. After an error it is gone.
 absl::Status PublishFile(const std::string& temporary, const std::string& path);
+
+// Makes names created, renamed or removed in the directory durable.
+absl::Status FlushDirectory(const std::string& directory);
 
 // Creates the directory and its parents. OK if it exists.
 absl::Status MakeDirectories(const std::string& path);

@@ -49,7 +49,7 @@ class RecipeReader {
     Json& config = recipe_.compile_config;
     if (config.is_null()) config = file_;
     if (config.is_null()) {
-      config = {{"optimizer", "rmsprop"}, {"loss", nullptr},          {"loss_weights", nullptr}, {"metrics", nullptr},
+      config = {{"optimizer", "rmsprop"},      {"loss", nullptr},      {"loss_weights", nullptr},  {"metrics", nullptr},
                 {"weighted_metrics", nullptr}, {"run_eagerly", false}, {"steps_per_execution", 1}, {"jit_compile", false}};
     }
     return config;
@@ -57,8 +57,8 @@ class RecipeReader {
 
   void RequireGiven(const Source& source, const char* field, const char* example) {
     if (!source.value.is_null() || source.where.empty()) return;
-    problems_.push_back(absl::StrCat(field, ": the file says none (the model was saved without compile()), so the job must: ", field, ": ",
-                                     example));
+    problems_.push_back(
+        absl::StrCat(field, ": the file says none (the model was saved without compile()), so the job must: ", field, ": ", example));
   }
 
   void ReadOptimizerAndRate() {
@@ -70,7 +70,8 @@ class RecipeReader {
     recipe_.overrides_learning_rate = true;
     recipe_.optimizer.learning_rate = ReadLearningRate(Json(*overrides_.learning_rate), "learning_rate", problems_);
     if (source.value.is_string()) {
-      source.value = {{"module", "keras.optimizers"}, {"class_name", source.value}, {"config", Json::object()}, {"registered_name", nullptr}};
+      source.value = {
+          {"module", "keras.optimizers"}, {"class_name", source.value}, {"config", Json::object()}, {"registered_name", nullptr}};
     }
     source.value["config"]["learning_rate"] = *overrides_.learning_rate;
     Changed()["optimizer"] = std::move(source.value);

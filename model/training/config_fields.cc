@@ -48,9 +48,8 @@ std::string TextAt(const Json& object, const char* key) {
 
 std::string NotKnown(std::string_view name, const std::vector<std::string>& known) {
   std::string text = absl::StrCat("\"", View(name.substr(0, 80)), "\" is not known");
-  const auto nearest = std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
-    return Distance(name, a) < Distance(name, b);
-  });
+  const auto nearest = std::min_element(known.begin(), known.end(),
+                                        [&](const std::string& a, const std::string& b) { return Distance(name, a) < Distance(name, b); });
   if (name.size() <= 80 && nearest != known.end() && Distance(name, *nearest) <= std::max<size_t>(2, name.size() / 3)) {
     absl::StrAppend(&text, "; did you mean \"", *nearest, "\"?");
   } else {

@@ -12,8 +12,8 @@ namespace {
 using Kind = LearningRate::Kind;
 
 const std::vector<std::string>& KnownSchedules() {
-  static const auto& known = *new std::vector<std::string>{"ExponentialDecay", "PiecewiseConstantDecay", "PolynomialDecay",
-                                                           "InverseTimeDecay", "CosineDecay",            "CosineDecayRestarts"};
+  static const auto& known = *new std::vector<std::string>{
+      "ExponentialDecay", "PiecewiseConstantDecay", "PolynomialDecay", "InverseTimeDecay", "CosineDecay", "CosineDecayRestarts"};
   return known;
 }
 

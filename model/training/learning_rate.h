@@ -21,16 +21,16 @@ struct LearningRate {
     kCosineDecayRestarts,
   };
   Kind kind = Kind::kConstant;
-  double initial = 0;              // the number itself for kConstant
-  double decay_steps = 1;          // first_decay_steps of CosineDecayRestarts
-  double decay_rate = 1;           // ExponentialDecay, InverseTimeDecay
-  bool staircase = false;          // likewise
-  double end = 0, power = 1;       // PolynomialDecay
-  bool cycle = false;              // likewise
-  double alpha = 0;                // CosineDecay, CosineDecayRestarts
-  std::optional<double> warmup_target;  // CosineDecay
-  double warmup_steps = 0;         // likewise
-  double t_mul = 2, m_mul = 1;     // CosineDecayRestarts
+  double initial = 0;                      // the number itself for kConstant
+  double decay_steps = 1;                  // first_decay_steps of CosineDecayRestarts
+  double decay_rate = 1;                   // ExponentialDecay, InverseTimeDecay
+  bool staircase = false;                  // likewise
+  double end = 0, power = 1;               // PolynomialDecay
+  bool cycle = false;                      // likewise
+  double alpha = 0;                        // CosineDecay, CosineDecayRestarts
+  std::optional<double> warmup_target;     // CosineDecay
+  double warmup_steps = 0;                 // likewise
+  double t_mul = 2, m_mul = 1;             // CosineDecayRestarts
   std::vector<double> boundaries, values;  // PiecewiseConstantDecay
 
   static LearningRate Constant(double value);

@@ -20,9 +20,7 @@ class Loss {
   at::Tensor PerSample(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels) const;
 
   // What the sum over `samples` samples is divided by.
-  double Divisor(int64_t samples) const {
-    return config_.reduction == LossConfig::Reduction::kSum ? 1 : static_cast<double>(samples);
-  }
+  double Divisor(int64_t samples) const { return config_.reduction == LossConfig::Reduction::kSum ? 1 : static_cast<double>(samples); }
 
  private:
   const LossConfig config_;

@@ -61,8 +61,10 @@ std::vector<std::string> KnownMetrics() {
 // Empty if the loss can be computed for such an output.
 std::string Misfit(Crossentropy kind, const OutputShape& output) {
   if (output.axes != 2) {
-    return absl::StrCat("the model's output has ", output.axes, " axes; classes need 2, (batch, units): end the model in global pooling or "
-                        "Flatten, and Dense(", output.classes, ")");
+    return absl::StrCat("the model's output has ", output.axes,
+                        " axes; classes need 2, (batch, units): end the model in global pooling or "
+                        "Flatten, and Dense(",
+                        output.classes, ")");
   }
   if (kind == Crossentropy::kBinary && output.units == 1) {
     if (output.classes == 2) return "";
@@ -111,9 +113,7 @@ const Json& Unwrapped(const Json& value) {
 }
 
 // A crossentropy on one unit is binary, else sparse: the labels are class numbers.
-Crossentropy ByShape(const OutputShape& output) {
-  return output.units == 1 ? Crossentropy::kBinary : Crossentropy::kSparseCategorical;
-}
+Crossentropy ByShape(const OutputShape& output) { return output.units == 1 ? Crossentropy::kBinary : Crossentropy::kSparseCategorical; }
 
 bool IsAccuracy(const KerasObject& object) {
   const std::string lower = absl::AsciiStrToLower(object.name);
@@ -130,7 +130,8 @@ std::string Misfit(const MetricConfig& metric, const LossConfig& loss, const Out
     case MetricKind::kCrossentropy: return Misfit(metric.loss.kind, output);
     case MetricKind::kBinaryAccuracy:
       if (output.units == 1 || loss.kind != Crossentropy::kSparseCategorical) return "";
-      return absl::StrCat("compares each of ", output.units, " outputs with a label of its own, and the loss has one label a sample: use "
+      return absl::StrCat("compares each of ", output.units,
+                          " outputs with a label of its own, and the loss has one label a sample: use "
                           "sparse_categorical_accuracy");
     case MetricKind::kCategoricalAccuracy:
     case MetricKind::kTopK:
@@ -201,8 +202,9 @@ std::optional<MetricConfig> ReadMetric(const Json& value, const std::string& whe
   if (IsAccuracy(*object)) {
     metric.kind = ResolveAccuracy(output);
   } else if (object->name == "Accuracy") {
-    problems.push_back(absl::StrCat(where, ": keras.metrics.Accuracy asks whether an output equals the class number, which a probability "
-                                           "never does; \"accuracy\" is what you mean"));
+    problems.push_back(absl::StrCat(where,
+                                    ": keras.metrics.Accuracy asks whether an output equals the class number, which a probability "
+                                    "never does; \"accuracy\" is what you mean"));
     return std::nullopt;
   } else if (!FindMetric(object->name, metric)) {
     problems.push_back(absl::StrCat(where, ": metric ", NotKnown(object->name, KnownMetrics())));

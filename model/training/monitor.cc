@@ -40,9 +40,8 @@ absl::StatusOr<Monitor> MakeMonitor(const std::string& field, const std::string&
   }
   if (!std::isfinite(min_delta)) return refuse("min_delta is not a finite number");
   const std::string bare(absl::StripPrefix(metric, "val_"));
-  const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const MonitoredMetric& candidate) {
-    return candidate.name == metric || candidate.name == bare;
-  });
+  const auto found = std::find_if(metrics.begin(), metrics.end(),
+                                  [&](const MonitoredMetric& candidate) { return candidate.name == metric || candidate.name == bare; });
   Monitor monitor{metric, found->direction, std::abs(min_delta)};
   if (mode == "min") {
     monitor.direction = Direction::kDown;

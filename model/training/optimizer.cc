@@ -10,8 +10,8 @@
 namespace lockstep {
 
 template <typename T>
-absl::StatusOr<std::unique_ptr<Optimizer<T>>> Optimizer<T>::Create(const OptimizerConfig& config,
-                                                                   std::vector<OptimizerVariable> variables, int64_t elements) {
+absl::StatusOr<std::unique_ptr<Optimizer<T>>> Optimizer<T>::Create(const OptimizerConfig& config, std::vector<OptimizerVariable> variables,
+                                                                   int64_t elements) {
   for (const OptimizerVariable& variable : variables) {
     if (variable.offset < 0 || variable.count < 0 || variable.offset > elements - variable.count) {
       return absl::InvalidArgumentError(absl::StrCat("variable ", variable.path, " lies at [", variable.offset, ", ",

@@ -17,8 +17,8 @@ struct Known {
   double learning_rate;
 };
 constexpr Known kKnown[] = {
-    {"SGD", Kind::kSgd, 0.01},         {"RMSprop", Kind::kRmsprop, 0.001}, {"Adam", Kind::kAdam, 0.001},
-    {"AdamW", Kind::kAdamW, 0.001},    {"Nadam", Kind::kNadam, 0.001},     {"Adamax", Kind::kAdamax, 0.001},
+    {"SGD", Kind::kSgd, 0.01},          {"RMSprop", Kind::kRmsprop, 0.001},   {"Adam", Kind::kAdam, 0.001},
+    {"AdamW", Kind::kAdamW, 0.001},     {"Nadam", Kind::kNadam, 0.001},       {"Adamax", Kind::kAdamax, 0.001},
     {"Adagrad", Kind::kAdagrad, 0.001}, {"Adadelta", Kind::kAdadelta, 0.001}, {"Lion", Kind::kLion, 0.001},
 };
 
@@ -48,8 +48,8 @@ void ReadEma(ConfigFields& fields, OptimizerConfig& config) {
 void ReadCommon(ConfigFields& fields, const std::string& where, double learning_rate, OptimizerConfig& config, Problems& problems) {
   fields.Skip("name");
   const Json rate = fields.Raw("learning_rate");
-  config.learning_rate = rate.is_null() ? LearningRate::Constant(learning_rate)
-                                        : ReadLearningRate(rate, absl::StrCat(where, ".learning_rate"), problems);
+  config.learning_rate =
+      rate.is_null() ? LearningRate::Constant(learning_rate) : ReadLearningRate(rate, absl::StrCat(where, ".learning_rate"), problems);
   config.weight_decay = fields.NumberOrNull("weight_decay");
   ReadClipping(fields, config);
   ReadEma(fields, config);

@@ -181,8 +181,7 @@ void UpdateVariable(const OptimizerConfig& config, const StepConstants<T>& step,
     case Kind::kSgd: return Sgd(config, step, variable);
     case Kind::kRmsprop: return Rmsprop(config, step, variable);
     case Kind::kAdam:
-    case Kind::kAdamW:
-      return config.amsgrad ? Adam<T, true>(config, step, variable) : Adam<T, false>(config, step, variable);
+    case Kind::kAdamW: return config.amsgrad ? Adam<T, true>(config, step, variable) : Adam<T, false>(config, step, variable);
     case Kind::kNadam: return Nadam(config, step, variable);
     case Kind::kAdamax: return Adamax(config, step, variable);
     case Kind::kAdagrad: return Adagrad(config, step, variable);

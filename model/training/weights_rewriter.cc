@@ -119,9 +119,9 @@ class WeightsFile {
     const hid_t space = H5Dget_space(set), type = H5Dget_type(set);
     std::vector<hsize_t> extent(static_cast<size_t>(std::max(H5Sget_simple_extent_ndims(space), 0)));
     if (!extent.empty()) H5Sget_simple_extent_dims(space, extent.data(), nullptr);
-    const bool fits = H5Tequal(type, TypeOf(array).stored) > 0 &&
-                      std::equal(extent.begin(), extent.end(), array.shape.begin(), array.shape.end(),
-                                 [](hsize_t a, int64_t b) { return static_cast<int64_t>(a) == b; });
+    const bool fits =
+        H5Tequal(type, TypeOf(array).stored) > 0 && std::equal(extent.begin(), extent.end(), array.shape.begin(), array.shape.end(),
+                                                               [](hsize_t a, int64_t b) { return static_cast<int64_t>(a) == b; });
     H5Sclose(space);
     H5Tclose(type);
     if (fits) return set;
