@@ -45,8 +45,8 @@ absl::Status CoordinatorClient::Finish(const grpc::Status& grpc_status) {
     return absl::UnavailableError(absl::StrCat("cannot reach the coordinator at ", address_, ": ", status.message()));
   }
   if (absl::IsUnauthenticated(status)) {
-    return absl::UnauthenticatedError(absl::StrCat("the coordinator at ", address_,
-                                                   " refuses the token (--token-file, or LOCKSTEP_TOKEN): ", status.message()));
+    return absl::UnauthenticatedError(
+        absl::StrCat("the coordinator at ", address_, " refuses the token (--token-file, or LOCKSTEP_TOKEN): ", status.message()));
   }
   return status;
 }

@@ -40,8 +40,7 @@ class CoordinatorClient {
   // the disk is full.
   absl::Status Download(const std::string& job_id, const std::string& artifact, const std::string& path);
   // One stream of events after `after_sequence`. Ends with the stream's end, or with `event`'s error.
-  absl::Status Watch(const std::string& job_id, uint64_t after_sequence,
-                     absl::FunctionRef<absl::Status(const v1::Event&)> event);
+  absl::Status Watch(const std::string& job_id, uint64_t after_sequence, absl::FunctionRef<absl::Status(const v1::Event&)> event);
 
   // Ends every call under way and to come with `reason`, an error. The first reason stays.
   void Stop(const absl::Status& reason);

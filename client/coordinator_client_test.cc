@@ -19,8 +19,7 @@ using testing::HasSubstr;
 
 class CoordinatorClientTest : public testing::Test {
  protected:
-  CoordinatorClientTest()
-      : directory_(std::filesystem::temp_directory_path() / ("lockstep_client_test." + std::to_string(getpid()))) {
+  CoordinatorClientTest() : directory_(std::filesystem::temp_directory_path() / ("lockstep_client_test." + std::to_string(getpid()))) {
     std::filesystem::create_directories(directory_);
   }
   ~CoordinatorClientTest() override { std::filesystem::remove_all(directory_); }
@@ -78,8 +77,7 @@ TEST_F(CoordinatorClientTest, AWrongTokenAndAnAbsentCoordinatorAreNamed) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnauthenticated);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("--token-file"));
   CoordinatorClient nobody("127.0.0.1:1", service_.channel_options());
-  EXPECT_THAT(std::string(nobody.Describe("job-1").status().message()),
-              HasSubstr("cannot reach the coordinator at 127.0.0.1:1"));
+  EXPECT_THAT(std::string(nobody.Describe("job-1").status().message()), HasSubstr("cannot reach the coordinator at 127.0.0.1:1"));
 }
 
 TEST_F(CoordinatorClientTest, ADownloadIsWholeOrNothing) {
@@ -105,8 +103,7 @@ TEST_F(CoordinatorClientTest, WatchMissesNothingOverDrops) {
   EXPECT_THAT(service_.watched_after(), ElementsAre(0, 0, 3, 3, 5, 10));
   const auto lost = HasSubstr("trying again");
   const auto back = HasSubstr("connected");
-  EXPECT_THAT(watched.messages, ElementsAre(lost, back, lost, back, lost, back, lost))
-      << "one message for an outage, one for its end";
+  EXPECT_THAT(watched.messages, ElementsAre(lost, back, lost, back, lost, back, lost)) << "one message for an outage, one for its end";
 }
 
 TEST_F(CoordinatorClientTest, WatchBeginsWhereItIsTold) {

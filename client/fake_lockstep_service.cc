@@ -72,8 +72,7 @@ grpc::Status FakeLockstepService::Submit(grpc::ServerContext* context, grpc::Ser
   return grpc::Status::OK;
 }
 
-grpc::Status FakeLockstepService::Describe(grpc::ServerContext* context, const v1::DescribeRequest* request,
-                                           v1::JobStatus* response) {
+grpc::Status FakeLockstepService::Describe(grpc::ServerContext* context, const v1::DescribeRequest* request, v1::JobStatus* response) {
   if (grpc::Status status = Authorize(*context, kToken); !status.ok()) return status;
   if (request->job_id() != "job-1") return {grpc::StatusCode::NOT_FOUND, absl::StrCat("no job ", request->job_id())};
   *response = Locked()->status;
@@ -118,8 +117,7 @@ grpc::Status FakeLockstepService::Download(grpc::ServerContext* context, const v
   {
     absl::MutexLock lock(&mutex_);
     const auto found = state_.artifacts.find(request->artifact());
-    if (found == state_.artifacts.end())
-      return {grpc::StatusCode::NOT_FOUND, absl::StrCat("no artifact ", request->artifact())};
+    if (found == state_.artifacts.end()) return {grpc::StatusCode::NOT_FOUND, absl::StrCat("no artifact ", request->artifact())};
     if (!WriteFileAtomically(path, found->second).ok()) return {grpc::StatusCode::INTERNAL, "disk"};
     corrupt = state_.corrupt;
   }

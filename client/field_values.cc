@@ -78,8 +78,7 @@ nlohmann::ordered_json ToJson(const YAML::Node& node) {
 absl::StatusOr<uint64_t> WholeNumber(const YAML::Node& node, uint64_t least, uint64_t most) {
   uint64_t value = 0;
   if (!node.IsScalar() || !absl::SimpleAtoi(node.Scalar(), &value) || value < least || value > most) {
-    const std::string range =
-        most >= UINT32_MAX ? absl::StrCat("from ", least, " on") : absl::StrCat("from ", least, " to ", most);
+    const std::string range = most >= UINT32_MAX ? absl::StrCat("from ", least, " on") : absl::StrCat("from ", least, " to ", most);
     return Expected(absl::StrCat("a whole number ", range), node);
   }
   return value;

@@ -44,23 +44,21 @@ void CheckReplicas(const v1::Job& job, std::vector<std::string>& errors) {
   }
   const uint32_t resolved = v != 0 ? v : DefaultVirtualReplicas(job.batch());
   if (std::max(replicas.min(), replicas.max()) > resolved) {
-    errors.push_back(absl::StrCat("replicas (--replicas): ", std::max(replicas.min(), replicas.max()),
-                                  " replicas have nothing to do with ", resolved, " virtual replicas",
+    errors.push_back(absl::StrCat("replicas (--replicas): ", std::max(replicas.min(), replicas.max()), " replicas have nothing to do with ",
+                                  resolved, " virtual replicas",
                                   v == 0 ? absl::StrCat(" (the default for a batch of ", job.batch(), ")") : "",
                                   "; raise virtual_replicas (--virtual-replicas) to at least as many"));
   }
   if (job.micro_batch() > job.batch() / resolved) {
-    errors.push_back(absl::StrCat("micro_batch (--micro-batch): ", job.micro_batch(), " is more than the ",
-                                  job.batch() / resolved, " samples of a virtual replica"));
+    errors.push_back(absl::StrCat("micro_batch (--micro-batch): ", job.micro_batch(), " is more than the ", job.batch() / resolved,
+                                  " samples of a virtual replica"));
   }
 }
 
 void CheckImage(const v1::Image& image, std::vector<std::string>& errors) {
   const auto good = [](int count) { return count == 0 || count == 1 || count == 3; };
-  if (!good(image.mean_size()))
-    errors.push_back(absl::StrCat("data.image.mean: expected 1 or 3 numbers, got ", image.mean_size()));
-  if (!good(image.std_size()))
-    errors.push_back(absl::StrCat("data.image.std: expected 1 or 3 numbers, got ", image.std_size()));
+  if (!good(image.mean_size())) errors.push_back(absl::StrCat("data.image.mean: expected 1 or 3 numbers, got ", image.mean_size()));
+  if (!good(image.std_size())) errors.push_back(absl::StrCat("data.image.std: expected 1 or 3 numbers, got ", image.std_size()));
   for (const double value : image.std()) {
     if (value <= 0) errors.push_back(absl::StrCat("data.image.std: expected numbers over 0, got ", value));
   }
@@ -109,8 +107,7 @@ uint32_t DefaultVirtualReplicas(uint32_t batch) {
 std::vector<std::string> CheckFields(const JobDraft& draft) {
   const v1::Job& job = draft.job;
   std::vector<std::string> errors;
-  if (draft.model_path.empty())
-    errors.push_back("model: required; name a .keras file as the first argument, or in the job file");
+  if (draft.model_path.empty()) errors.push_back("model: required; name a .keras file as the first argument, or in the job file");
   if (job.data().train().folder().empty()) {
     errors.push_back(job.kind() == v1::Job::FIT ? "data.train (--train): required" : "data.train (--data): required");
   }
@@ -145,8 +142,7 @@ absl::Status CheckModelFile(const std::string& path) {
   }
   char magic[4] = {};
   if (pread(fd, magic, sizeof(magic), 0) != sizeof(magic) || std::memcmp(magic, "PK\x03\x04", 4) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model: ", path, " is not a .keras archive (it does not begin as a ZIP file does)"));
+    return absl::InvalidArgumentError(absl::StrCat("model: ", path, " is not a .keras archive (it does not begin as a ZIP file does)"));
   }
   return absl::OkStatus();
 }
@@ -154,8 +150,7 @@ absl::Status CheckModelFile(const std::string& path) {
 absl::Status CheckOutputFile(const std::string& path) {
   const std::string parent = ParentOf(path);
   std::error_code error;
-  if (std::filesystem::is_directory(path, error))
-    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
+  if (std::filesystem::is_directory(path, error)) return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
   if (!std::filesystem::exists(parent, error))
     return absl::NotFoundError(absl::StrCat("cannot write ", path, ": no such folder: ", parent));
   if (!std::filesystem::is_directory(parent, error)) {

@@ -42,22 +42,16 @@ TEST(CheckFields, TruthTable) {
       {"V divides", [](JobDraft& d) { d.job.set_virtual_replicas(32); }, nullptr},
       {"V does not divide", [](JobDraft& d) { d.job.set_virtual_replicas(3); }, "64 is not a multiple of virtual_replicas, 3"},
       {"as many replicas", [](JobDraft& d) { d.job.mutable_replicas()->set_max(8); }, nullptr},
-      {"too many replicas", [](JobDraft& d) { d.job.mutable_replicas()->set_max(9); },
-       "9 replicas have nothing to do with 8 virtual"},
+      {"too many replicas", [](JobDraft& d) { d.job.mutable_replicas()->set_max(9); }, "9 replicas have nothing to do with 8 virtual"},
       {"too many for V", [](JobDraft& d) { d.job.set_virtual_replicas(2), d.job.mutable_replicas()->set_max(3); },
        "3 replicas have nothing to do with 2 virtual"},
-      {"min over max", [](JobDraft& d) { d.job.mutable_replicas()->set_min(3), d.job.mutable_replicas()->set_max(2); },
-       "replicas.min: 3"},
+      {"min over max", [](JobDraft& d) { d.job.mutable_replicas()->set_min(3), d.job.mutable_replicas()->set_max(2); }, "replicas.min: 3"},
       {"micro-batch", [](JobDraft& d) { d.job.set_micro_batch(9); }, "micro_batch (--micro-batch): 9 is more than the 8"},
       {"mean of two",
-       [](JobDraft& d) {
-         d.job.mutable_data()->mutable_image()->add_mean(1), d.job.mutable_data()->mutable_image()->add_mean(1);
-       },
+       [](JobDraft& d) { d.job.mutable_data()->mutable_image()->add_mean(1), d.job.mutable_data()->mutable_image()->add_mean(1); },
        "data.image.mean: expected 1 or 3"},
-      {"std of zero", [](JobDraft& d) { d.job.mutable_data()->mutable_image()->add_std(0); },
-       "data.image.std: expected numbers over 0"},
-      {"monitor without validation", [](JobDraft& d) { d.job.mutable_stop_early()->set_metric("val_loss"); },
-       "needs data.validation"},
+      {"std of zero", [](JobDraft& d) { d.job.mutable_data()->mutable_image()->add_std(0); }, "data.image.std: expected numbers over 0"},
+      {"monitor without validation", [](JobDraft& d) { d.job.mutable_stop_early()->set_metric("val_loss"); }, "needs data.validation"},
       {"patience without metric", [](JobDraft& d) { d.job.mutable_stop_early()->set_patience(2); }, "stop_early.metric"},
   };
   for (const auto& c : cases) {

@@ -53,8 +53,7 @@ absl::Status SetImageSize(const Node& node, JobDraft& draft) {
 }
 
 absl::Status SetMethod(const Node& node, JobDraft& draft) {
-  ASSIGN_OR_RETURN(*draft.job.mutable_data()->mutable_image()->mutable_method(),
-                   OneOf(node, {"nearest", "bilinear", "bicubic", "area"}));
+  ASSIGN_OR_RETURN(*draft.job.mutable_data()->mutable_image()->mutable_method(), OneOf(node, {"nearest", "bilinear", "bicubic", "area"}));
   return absl::OkStatus();
 }
 
@@ -257,8 +256,7 @@ absl::Status SetPlateauMetric(const Node& node, JobDraft& draft) {
 
 absl::Status SetPlateauFactor(const Node& node, JobDraft& draft) {
   ASSIGN_OR_RETURN(const double factor, Number(node));
-  if (factor <= 0 || factor >= 1)
-    return absl::InvalidArgumentError(absl::StrCat("expected a number between 0 and 1, got ", factor));
+  if (factor <= 0 || factor >= 1) return absl::InvalidArgumentError(absl::StrCat("expected a number between 0 and 1, got ", factor));
   draft.job.mutable_reduce_on_plateau()->set_factor(factor);
   return absl::OkStatus();
 }
@@ -341,54 +339,45 @@ std::vector<JobField> MakeFields() {
       {"model", "", "", "", "The .keras file", kAll, SetModel},
       {"data.train", "--train", "", "DIR", "Folder of class folders to train on", kAll, SetTrain},
       {"data.train.folder", "", "", "", "The same", kAll, SetTrain},
-      {"data.validation", "--validation", "", "DIR", "Folder of class folders to evaluate after every epoch", kFit,
-       SetValidation},
+      {"data.validation", "--validation", "", "DIR", "Folder of class folders to evaluate after every epoch", kFit, SetValidation},
       {"data.validation.folder", "", "", "", "The same", kFit, SetValidation},
       {"data.image.size", "--image-size", "", "HxW", "Pixels; default: the model's input", kAll, SetImageSize},
       {"data.image.method", "--method", "", "NAME", "nearest, bilinear (default), bicubic or area", kAll, SetMethod},
-      {"data.image.antialias", "--no-antialias", "false", "", "Do not widen the resize filter for what is shrunk", kAll,
-       SetAntialias},
+      {"data.image.antialias", "--no-antialias", "false", "", "Do not widen the resize filter for what is shrunk", kAll, SetAntialias},
       {"data.image.scale", "--scale", "", "X", "What pixels 0-255 are multiplied by; default auto", kAll, SetScale},
       {"data.image.mean", "--mean", "", "M[,M,M]", "Subtracted after scaling, per channel", kAll, SetMean},
       {"data.image.std", "--std", "", "S[,S,S]", "Divided by after that, per channel", kAll, SetStd},
-      {"data.image.full_decode", "--full-decode", "true", "", "Decode JPEGs at full size before the resize", kAll,
-       SetFullDecode},
-      {"data.last_batch", "--last-batch", "", "use|drop", "The last batch of an epoch if it is not full; default use", kFit,
-       SetLastBatch},
-      {"data.bad_samples.skip", "--skip-bad", "", "N",
-       "Pictures that may be left out because they cannot be decoded; default 0", kAll, SetSkipBad},
-      {"data.memory", "--data-memory", "", "SIZE", "The input pipeline's budget per trainer; default 256MiB", kAll,
-       SetDataMemory},
+      {"data.image.full_decode", "--full-decode", "true", "", "Decode JPEGs at full size before the resize", kAll, SetFullDecode},
+      {"data.last_batch", "--last-batch", "", "use|drop", "The last batch of an epoch if it is not full; default use", kFit, SetLastBatch},
+      {"data.bad_samples.skip", "--skip-bad", "", "N", "Pictures that may be left out because they cannot be decoded; default 0", kAll,
+       SetSkipBad},
+      {"data.memory", "--data-memory", "", "SIZE", "The input pipeline's budget per trainer; default 256MiB", kAll, SetDataMemory},
       {"data.shuffle", "--no-shuffle", "false", "", "Keep the order of the files", kFit, SetShuffle},
       {"data.decode_threads", "--decode-threads", "", "N", "Per trainer; default: its cores", kAll, SetDecodeThreads},
       {"batch", "--batch", "", "N", "Samples in one step, over all replicas", kAll, SetBatch},
       {"epochs", "--epochs", "", "N", "Passes over the data", kFit, SetEpochs},
       {"steps", "--steps", "", "N", "Steps, in place of epochs", kFit, SetSteps},
       {"seed", "--seed", "", "S", "Root of every random stream; default 0", kAll, SetSeed},
-      {"virtual_replicas", "--virtual-replicas", "", "V", "Slices of every batch; default 8, halved until it fits the batch",
-       kAll, SetVirtualReplicas},
-      {"micro_batch", "--micro-batch", "", "N", "Samples of a virtual replica that go through the graph at once", kAll,
-       SetMicroBatch},
+      {"virtual_replicas", "--virtual-replicas", "", "V", "Slices of every batch; default 8, halved until it fits the batch", kAll,
+       SetVirtualReplicas},
+      {"micro_batch", "--micro-batch", "", "N", "Samples of a virtual replica that go through the graph at once", kAll, SetMicroBatch},
       {"replicas", "--replicas", "", "N", "Trainers; default 1", kAll, SetReplicas},
       {"replicas.min", "", "", "", "Fewest trainers to run with", kAll, SetMinReplicas},
       {"replicas.max", "", "", "", "Most trainers to use", kAll, SetMaxReplicas},
-      {"replicas.threads", "--threads", "", "N", "Compute threads of a trainer; default: an even share of the cores", kAll,
-       SetThreads},
-      {"memory.limit", "--memory-limit", "", "SIZE", "What the tensors of one trainer may take; default: no limit", kAll,
-       SetMemoryLimit},
-      {"memory.allow", "--allow", "", "NAME[,…]", "Remedies that change bits: micro_batch, bfloat16", kAll, SetAllow},
+      {"replicas.threads", "--threads", "", "N", "Compute threads of a trainer; default: an even share of the cores", kAll, SetThreads},
+      {"memory.limit", "--memory-limit", "", "SIZE", "What the tensors of one trainer may take; default: no limit", kAll, SetMemoryLimit},
+      {"memory.allow", "--allow", "", "NAME[,...]", "Remedies that change bits: micro_batch, bfloat16", kAll, SetAllow},
       {"checkpoint.best", "--best", "", "METRIC", "Keep the model of the epoch where this was best", kFit, SetBest},
       {"checkpoint.mode", "--best-mode", "", "min|max", "Default: min for losses, else max", kFit, SetBestMode},
       {"stop_early.metric", "--stop-early", "", "METRIC", "End when this no longer improves", kFit, SetStopMetric},
-      {"stop_early.patience", "--patience", "", "N", "Epochs without improvement before that; default 0", kFit,
-       SetStopPatience},
+      {"stop_early.patience", "--patience", "", "N", "Epochs without improvement before that; default 0", kFit, SetStopPatience},
       {"stop_early.min_delta", "--min-delta", "", "X", "Least change that counts as improvement", kFit, SetStopMinDelta},
       {"stop_early.mode", "", "", "", "min or max", kFit, SetStopMode},
       {"stop_early.restore_best", "--restore-best", "true", "", "Return the weights of the best epoch", kFit, SetRestoreBest},
       {"stop_early.start_from_epoch", "", "", "", "Epochs to wait before watching", kFit, SetStopStart},
       {"stop_early.baseline", "", "", "", "What the metric must be better than", kFit, SetBaseline},
-      {"reduce_on_plateau.metric", "--reduce-on-plateau", "", "METRIC", "Reduce the learning rate when this no longer improves",
-       kFit, SetPlateauMetric},
+      {"reduce_on_plateau.metric", "--reduce-on-plateau", "", "METRIC", "Reduce the learning rate when this no longer improves", kFit,
+       SetPlateauMetric},
       {"reduce_on_plateau.factor", "", "", "", "What the rate is multiplied by; default 0.1", kFit, SetPlateauFactor},
       {"reduce_on_plateau.patience", "", "", "", "Epochs; default 10", kFit, SetPlateauPatience},
       {"reduce_on_plateau.min_delta", "", "", "", "Default 0.0001", kFit, SetPlateauMinDelta},
@@ -397,11 +386,10 @@ std::vector<JobField> MakeFields() {
       {"reduce_on_plateau.min_learning_rate", "", "", "", "Default 0", kFit, SetMinLearningRate},
       {"optimizer", "--optimizer", "", "NAME|JSON", "Default: the model's own", kFit, SetOptimizer},
       {"loss", "--loss", "", "NAME|JSON", "Default: the model's own", kAll, SetLoss},
-      {"metrics", "--metrics", "", "NAME[,…]", "Default: the model's own", kAll, SetMetrics},
+      {"metrics", "--metrics", "", "NAME[,...]", "Default: the model's own", kAll, SetMetrics},
       {"learning_rate", "--learning-rate", "", "X", "Default: the optimizer's own", kFit, SetLearningRate},
       {"precision", "--precision", "", "NAME", "float32 or float64; default: the model's own", kAll, SetPrecision},
-      {"log_samples", "--log-samples", "true", "", "Add the paths of every step's samples to the step log", kFit,
-       SetLogSamples},
+      {"log_samples", "--log-samples", "true", "", "Add the paths of every step's samples to the step log", kFit, SetLogSamples},
       {"state_hash_every", "--state-hash-every", "", "K", "Steps between state hashes; default 1", kFit, SetHashEvery},
   };
 }

@@ -12,9 +12,7 @@
 namespace lockstep {
 namespace {
 
-std::string Join(const std::string& parent, const std::string& key) {
-  return parent.empty() ? key : absl::StrCat(parent, ".", key);
-}
+std::string Join(const std::string& parent, const std::string& key) { return parent.empty() ? key : absl::StrCat(parent, ".", key); }
 
 const JobField* FindField(std::string_view path) {
   const auto& fields = JobFields();
@@ -37,9 +35,7 @@ std::vector<std::string> KeysOf(const std::string& path) {
 
 }  // namespace
 
-JobReader::JobReader(std::string working_folder) : working_folder_(std::move(working_folder)) {
-  draft_.base_folder = working_folder_;
-}
+JobReader::JobReader(std::string working_folder) : working_folder_(std::move(working_folder)) { draft_.base_folder = working_folder_; }
 
 void JobReader::AddError(const YAML::Node& where, const std::string& path, std::string_view message) {
   const YAML::Mark mark = where.Mark();
@@ -82,8 +78,7 @@ void JobReader::ReadMapping(const YAML::Node& mapping, const std::string& path) 
   }
 }
 
-void JobReader::ReadEntry(const YAML::Node& key, const YAML::Node& value, const std::string& parent,
-                          std::vector<std::string>& seen) {
+void JobReader::ReadEntry(const YAML::Node& key, const YAML::Node& value, const std::string& parent, std::vector<std::string>& seen) {
   const std::string name = key.IsScalar() ? key.Scalar() : "?";
   const std::string path = Join(parent, name);
   if (absl::c_linear_search(seen, name)) {

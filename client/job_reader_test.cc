@@ -94,19 +94,18 @@ seed: 2
 stop_early: 3
 quxx: 1
 )");
-  EXPECT_THAT(
-      read.errors,
-      ElementsAre("job.yaml:1: batch: expected a whole number from 1 on, got 'many'",
-                  "job.yaml:5: data.trian: unknown key; did you mean 'train'?",
-                  "job.yaml:6: data.image.size: expected two numbers, height and width, got a list",
-                  "job.yaml:6: data.image.method: expected one of nearest, bilinear, bicubic, area, got 'bilinaer'; did you "
-                  "mean 'bilinear'?",
-                  "job.yaml:7: data.memory: expected a size like 512MiB, 8GiB or 65536, got 'lots'",
-                  "job.yaml:8: replicas.maxx: unknown key; did you mean 'max'?",
-                  "job.yaml:9: checkpoint.every: unknown key; known are: best, mode", "job.yaml:11: seed: given twice",
-                  HasSubstr("job.yaml:12: stop_early: expected a mapping with metric, patience"),
-                  HasSubstr("job.yaml:13: quxx: unknown key; known are: name, kind, model, data"),
-                  "job.yaml:3: steps: epochs and steps cannot both be given; drop one of them"));
+  EXPECT_THAT(read.errors,
+              ElementsAre("job.yaml:1: batch: expected a whole number from 1 on, got 'many'",
+                          "job.yaml:5: data.trian: unknown key; did you mean 'train'?",
+                          "job.yaml:6: data.image.size: expected two numbers, height and width, got a list",
+                          "job.yaml:6: data.image.method: expected one of nearest, bilinear, bicubic, area, got 'bilinaer'; did you "
+                          "mean 'bilinear'?",
+                          "job.yaml:7: data.memory: expected a size like 512MiB, 8GiB or 65536, got 'lots'",
+                          "job.yaml:8: replicas.maxx: unknown key; did you mean 'max'?",
+                          "job.yaml:9: checkpoint.every: unknown key; known are: best, mode", "job.yaml:11: seed: given twice",
+                          HasSubstr("job.yaml:12: stop_early: expected a mapping with metric, patience"),
+                          HasSubstr("job.yaml:13: quxx: unknown key; known are: name, kind, model, data"),
+                          "job.yaml:3: steps: epochs and steps cannot both be given; drop one of them"));
 }
 
 TEST(JobReader, WhatIsNoYamlOrNoMapping) {
@@ -153,9 +152,8 @@ TEST(JobReader, BadFlagsNameTheFlag) {
   reader.ReadFlag(Flag("--steps"), "1", "--steps");
   reader.ReadFlag(Flag("--scale"), "big", "--scale");
   reader.ReadFlag(Flag("--optimizer"), "{\"class_name\":", "--optimizer");
-  EXPECT_THAT(reader.errors(),
-              ElementsAre("--batch: expected a whole number from 1 on, got '-4'", HasSubstr("--epochs and --steps"),
-                          "--scale: expected a number, got 'big' (or auto)", HasSubstr("--optimizer: expected JSON")));
+  EXPECT_THAT(reader.errors(), ElementsAre("--batch: expected a whole number from 1 on, got '-4'", HasSubstr("--epochs and --steps"),
+                                           "--scale: expected a number, got 'big' (or auto)", HasSubstr("--optimizer: expected JSON")));
 }
 
 // A field of the proto that cannot be reached from YAML would be one that the command line forgot.

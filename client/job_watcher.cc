@@ -14,8 +14,7 @@ namespace lockstep {
 JobWatcher::JobWatcher(CoordinatorClient& client, std::string job_id, uint64_t after_sequence, const WatchOptions& options)
     : client_(client), job_id_(std::move(job_id)), options_(options), last_sequence_(after_sequence) {}
 
-absl::Status JobWatcher::Run(absl::FunctionRef<absl::Status(const v1::Event&)> event,
-                             absl::FunctionRef<void(const std::string&)> message) {
+absl::Status JobWatcher::Run(absl::FunctionRef<absl::Status(const v1::Event&)> event, absl::FunctionRef<void(const std::string&)> message) {
   bool ended = false;
   bool lost = false;
   absl::Duration pause = options_.first_pause;
@@ -25,8 +24,8 @@ absl::Status JobWatcher::Run(absl::FunctionRef<absl::Status(const v1::Event&)> e
     const absl::Status status = client_.Watch(job_id_, last_sequence_, [&](const v1::Event& next) {
       if (next.sequence() <= last_sequence_) return absl::OkStatus();
       if (next.sequence() != last_sequence_ + 1) {
-        return taken = absl::DataLossError(absl::StrCat("the coordinator left out events ", last_sequence_ + 1, " to ",
-                                                        next.sequence() - 1, " of job ", job_id_));
+        return taken = absl::DataLossError(
+                   absl::StrCat("the coordinator left out events ", last_sequence_ + 1, " to ", next.sequence() - 1, " of job ", job_id_));
       }
       if (lost) message("connected to the coordinator again");
       lost = false;

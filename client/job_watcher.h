@@ -27,8 +27,7 @@ class JobWatcher {
   // Calls `event` for each, until the job has ended and its stream with it: OK. `message` gets what people should know of the
   // connection: that it was lost, and that it is back. Errors: those that are not to be retried; the last one when patience is
   // out; `event`'s own; DataLoss: the coordinator left events out.
-  absl::Status Run(absl::FunctionRef<absl::Status(const v1::Event&)> event,
-                   absl::FunctionRef<void(const std::string&)> message);
+  absl::Status Run(absl::FunctionRef<absl::Status(const v1::Event&)> event, absl::FunctionRef<void(const std::string&)> message);
 
   uint64_t last_sequence() const { return last_sequence_; }
 

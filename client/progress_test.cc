@@ -112,10 +112,9 @@ TEST(RenderLive, EverythingOnOneLine) {
   story.Step(1, 1, 0.4);
   Style style;
   style.columns = 130;
-  EXPECT_EQ(
-      RenderLive(story.view(), style),
-      "epoch 1/2  ===============...............  2/4  loss 2.0000  accuracy 0.3000  20 images/s  0:03 left  memory 512 MiB of "
-      "8.00 GiB");
+  EXPECT_EQ(RenderLive(story.view(), style),
+            "epoch 1/2  ===============...............  2/4  loss 2.0000  accuracy 0.3000  20 images/s  0:03 left  memory 512 MiB of "
+            "8.00 GiB");
 }
 
 TEST(RenderLive, NeverWiderThanTheTerminal) {

@@ -41,8 +41,7 @@ Json ValueToJson(const Message& message, const FieldDescriptor& field, int index
     case FieldDescriptor::CPPTYPE_ENUM:
       return (one ? reflection.GetEnum(message, &field) : reflection.GetRepeatedEnum(message, &field, index))->name();
     case FieldDescriptor::CPPTYPE_STRING: {
-      const std::string value =
-          one ? reflection.GetString(message, &field) : reflection.GetRepeatedString(message, &field, index);
+      const std::string value = one ? reflection.GetString(message, &field) : reflection.GetRepeatedString(message, &field, index);
       return field.type() == FieldDescriptor::TYPE_BYTES ? absl::BytesToHexString(value) : value;
     }
     case FieldDescriptor::CPPTYPE_MESSAGE:

@@ -65,8 +65,8 @@ std::vector<std::string> Figures(const RunView& view) {
   if (const auto left = view.TimeLeft()) figures.push_back(absl::StrCat(FormatTime(*left), " left"));
   if (view.memory.peak_bytes() != 0) {
     const uint64_t limit = view.memory.limit_bytes();
-    figures.push_back(absl::StrCat("memory ", FormatSize(view.memory.peak_bytes()), limit == 0 ? "" : " of ",
-                                   limit == 0 ? "" : FormatSize(limit)));
+    figures.push_back(
+        absl::StrCat("memory ", FormatSize(view.memory.peak_bytes()), limit == 0 ? "" : " of ", limit == 0 ? "" : FormatSize(limit)));
   }
   return figures;
 }
@@ -83,8 +83,7 @@ std::string Cut(const std::string& text, size_t columns) {
 
 // `columns` wide.
 std::string Bar(Position position, size_t columns, const Style& style) {
-  const double share =
-      position.of == 0 ? 0 : std::min(1.0, static_cast<double>(position.at) / static_cast<double>(position.of));
+  const double share = position.of == 0 ? 0 : std::min(1.0, static_cast<double>(position.at) / static_cast<double>(position.of));
   const auto full = static_cast<size_t>(std::lround(share * static_cast<double>(columns)));
   std::string done;
   std::string rest;
@@ -119,15 +118,14 @@ std::string RenderLive(const RunView& view, const Style& style) {
 
 std::string RenderStep(const RunView& view) {
   const Position position = PositionOf(view);
-  return absl::StrCat("epoch ", OfTotal(view.epoch.epoch, view.total_epochs), kGap, "step ", OfTotal(position.at, position.of),
-                      kGap, absl::StrJoin(Figures(view), kGap));
+  return absl::StrCat("epoch ", OfTotal(view.epoch.epoch, view.total_epochs), kGap, "step ", OfTotal(position.at, position.of), kGap,
+                      absl::StrJoin(Figures(view), kGap));
 }
 
 std::string RenderEpoch(const v1::EpochRecord& record, const RunView& view, const Style& style) {
   std::vector<std::string> parts = {absl::StrCat("loss ", FormatValue(record.loss()))};
   for (const auto& metric : record.metrics()) parts.push_back(absl::StrCat(metric.name(), " ", FormatValue(metric.value())));
-  for (const auto& metric : record.validation())
-    parts.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
+  for (const auto& metric : record.validation()) parts.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
   if (view.images_per_second > 0) parts.push_back(absl::StrCat(FormatCount(view.images_per_second), " images/s"));
   parts.push_back(FormatTime(absl::Seconds(record.wall_seconds())));
   if (record.bad_samples_size() > 0) parts.push_back(absl::StrCat(record.bad_samples_size(), " bad samples left out"));
@@ -171,14 +169,12 @@ std::string RenderResult(const v1::Job& job, const v1::Result& result, uint32_t 
     work.push_back(absl::StrCat(result.steps(), result.steps() == 1 ? " step" : " steps"));
   }
   work.push_back(absl::StrCat(FormatCount(static_cast<double>(result.samples())), " samples"));
-  std::string text =
-      absl::StrCat(verb, " ", absl::StrJoin(work, ", "), " in ", FormatTime(absl::Seconds(result.wall_seconds())), " (",
-                   FormatCount(result.images_per_second()), " images/s",
-                   replicas > 1 ? absl::StrCat(", ", replicas, " replicas") : "", ")\n");
+  std::string text = absl::StrCat(verb, " ", absl::StrJoin(work, ", "), " in ", FormatTime(absl::Seconds(result.wall_seconds())), " (",
+                                  FormatCount(result.images_per_second()), " images/s",
+                                  replicas > 1 ? absl::StrCat(", ", replicas, " replicas") : "", ")\n");
   std::vector<std::string> figures = {absl::StrCat("loss ", FormatValue(result.loss()))};
   for (const auto& metric : result.metrics()) figures.push_back(absl::StrCat(metric.name(), " ", FormatValue(metric.value())));
-  for (const auto& metric : result.validation())
-    figures.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
+  for (const auto& metric : result.validation()) figures.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
   absl::StrAppend(&text, "  ", absl::StrJoin(figures, kGap), "\n");
   if (!result.note().empty()) absl::StrAppend(&text, "  ", result.note(), "\n");
   absl::StrAppend(&text, "Memory of one trainer, by category\n", RenderMemory(result.memory()));

@@ -2,9 +2,7 @@
 
 namespace lockstep {
 
-bool HasEnded(v1::JobState state) {
-  return state == v1::REFUSED || state == v1::DONE || state == v1::FAILED || state == v1::CANCELLED;
-}
+bool HasEnded(v1::JobState state) { return state == v1::REFUSED || state == v1::DONE || state == v1::FAILED || state == v1::CANCELLED; }
 
 void RunView::Apply(const v1::Event& event) {
   last_sequence = event.sequence();

@@ -29,8 +29,7 @@ double Multiplier(std::string unit) {
 absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
   const std::string whole(absl::StripAsciiWhitespace(absl::string_view(text.data(), text.size())));
   size_t digits = 0;
-  while (digits < whole.size() && (std::isdigit(static_cast<unsigned char>(whole[digits])) != 0 || whole[digits] == '.'))
-    ++digits;
+  while (digits < whole.size() && (std::isdigit(static_cast<unsigned char>(whole[digits])) != 0 || whole[digits] == '.')) ++digits;
   char* end = nullptr;
   const std::string number_text = whole.substr(0, digits);
   const double number = std::strtod(number_text.c_str(), &end);

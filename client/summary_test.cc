@@ -42,8 +42,7 @@ TEST(StepLogLine, HasTheKeysThatIsPromised) {
 }
 
 TEST(StepLog, LinesAreThereAsTheyCome) {
-  const std::string path =
-      (std::filesystem::temp_directory_path() / ("lockstep_step_log_test." + std::to_string(getpid()))).string();
+  const std::string path = (std::filesystem::temp_directory_path() / ("lockstep_step_log_test." + std::to_string(getpid()))).string();
   auto log = StepLog::Create(path, false);
   ASSERT_TRUE(log.ok());
   (*log)->Append(Step(1));
@@ -83,8 +82,8 @@ TEST(Summary, HasEveryKeyThatIsPromised) {
   status.set_state(v1::DONE);
   status.set_generation(2);
   const Json json = MakeSummary(view, status);
-  for (const char* key : {"steps", "epochs", "images_per_second", "wall_seconds", "loss", "metrics", "validation", "state_hash",
-                          "generations", "memory"}) {
+  for (const char* key :
+       {"steps", "epochs", "images_per_second", "wall_seconds", "loss", "metrics", "validation", "state_hash", "generations", "memory"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["state"], "DONE");

@@ -1,0 +1,53 @@
+#pragma once
+// The command line as data: which command, and everything that was given. Not thread-safe: for main.
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "client/job_fields.h"
+#include "rpc/options.h"
+
+namespace lockstep {
+
+enum class Command { kFit, kEvaluate, kPredict, kSubmit, kList, kDescribe, kWatch, kCancel, kDownload, kLogs, kWorkers, kVersion };
+
+// A flag of a job's field.
+struct GivenFlag {
+  const JobField* field;
+  std::string value;
+  // As the user knows it: "--data", where the table says "--train".
+  std::string shown;
+};
+
+struct CommandLine {
+  Command command = Command::kVersion;
+  // Which coordinator; none: an embedded one, for commands that can.
+  ClientFlags connection;
+  bool json = false;
+
+  // Of fit, evaluate, predict and submit.
+  std::string model;
+  std::string job_file;
+  std::vector<GivenFlag> flags;
+  std::string out;
+  std::string best_out;
+  std::string step_log;
+  std::string summary;
+  // Of submit, watch and logs.
+  bool wait_plan = false;
+  bool follow = false;
+
+  // Of the commands about one job.
+  std::string job_id;
+  std::string artifact;
+  uint64_t after_sequence = 0;
+  // Of list.
+  uint32_t limit = 0;
+};
+
+// The exit status instead, if everything was said already: --help, --version, or a mistake.
+std::variant<CommandLine, int> ParseCommandLine(int argc, const char* const* argv);
+
+}  // namespace lockstep
