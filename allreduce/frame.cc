@@ -42,8 +42,7 @@ absl::Status CheckHeader(const FrameHeader& header, uint64_t generation) {
   if (header.magic != kMagic) return absl::DataLossError("a frame begins with other bytes than frames do");
   if (header.header_checksum != ChecksumOf(header)) return absl::DataLossError("the header of a frame has a wrong checksum");
   if (header.generation != generation) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(Describe(header), " is of generation ", header.generation, ", not ", generation));
+    return absl::FailedPreconditionError(absl::StrCat(Describe(header), " is of generation ", header.generation, ", not ", generation));
   }
   return absl::OkStatus();
 }

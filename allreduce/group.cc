@@ -116,14 +116,18 @@ absl::Status Group::CheckPeers(absl::FunctionRef<bool()> done, const Due& due) {
   return absl::AbortedError(died.empty() ? gave_up : died);
 }
 
+// Those that have not even come to the end of their step, if there are such: the others are waiting too.
 absl::Status Group::SilentPeers(const Due& due) const {
-  std::vector<int> ranks;
+  std::vector<int> computing, owing;
   for (const LocalPeer& peer : local_) {
-    if (Owes(peer, due)) ranks.push_back(peer.rank());
+    if (peer.control().posted.load() < due.exchanges) computing.push_back(peer.rank());
+    if (Owes(peer, due)) owing.push_back(peer.rank());
   }
   for (const RemotePeer& peer : remote_) {
-    if (Owes(peer, due) || !peer.all_sent()) ranks.push_back(peer.rank());
+    if (peer.verdicts_received() < due.exchanges) computing.push_back(peer.rank());
+    if (Owes(peer, due) || !peer.all_sent()) owing.push_back(peer.rank());
   }
+  std::vector<int>& ranks = computing.empty() ? owing : computing;
   std::sort(ranks.begin(), ranks.end());
   return absl::AbortedError(
       absl::StrCat("rank ", absl::StrJoin(ranks, ", "), " did nothing for ", absl::FormatDuration(timeouts_.silence)));

@@ -65,8 +65,8 @@ class Group {
  private:
   Group(Membership membership, const Layout& layout, const Timeouts& timeouts, RankMemory memory, FileDescriptor nudge);
   absl::Status ConnectTo(int rank, const std::string& token, const Endpoint& endpoint, bool local, absl::Time deadline);
-  absl::Status AcceptFrom(const Listener& listener, const std::string& token, std::vector<bool> awaited,
-                          const std::vector<bool>& is_local, absl::Time deadline);
+  absl::Status AcceptFrom(const Listener& listener, const std::string& token, std::vector<bool> awaited, const std::vector<bool>& is_local,
+                          absl::Time deadline);
   absl::Status AddPeer(int rank, FileDescriptor socket, bool local, bool send_first, absl::Time deadline);
   bool Owes(const LocalPeer& peer, const Due& due) const { return peer.control().finished.load() < due.exchanges; }
   bool Owes(const RemotePeer& peer, const Due& due) const {

@@ -30,8 +30,7 @@ absl::StatusOr<std::unique_ptr<Group>> Group::Connect(Membership membership, con
   const int ranks = membership.ranks();
   const int me = membership.rank;
   if (ranks > 1 && (listener == nullptr || endpoints.size() != static_cast<size_t>(ranks))) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(ranks, " ranks need a listener and an endpoint each; there are ", endpoints.size()));
+    return absl::InvalidArgumentError(absl::StrCat(ranks, " ranks need a listener and an endpoint each; there are ", endpoints.size()));
   }
   std::vector<bool> local(static_cast<size_t>(ranks), false), awaited(static_cast<size_t>(ranks), false);
   bool any_local = false;
@@ -47,23 +46,18 @@ absl::StatusOr<std::unique_ptr<Group>> Group::Connect(Membership membership, con
   const absl::Time deadline = absl::Now() + timeouts.connect;
   for (int rank = 0; rank < me; ++rank) {
     const auto index = static_cast<size_t>(rank);
-    RETURN_IF_ERROR(Annotate(group->ConnectTo(rank, token, endpoints[index], local[index], deadline),
-                             absl::StrCat("connecting to rank ", rank)));
+    RETURN_IF_ERROR(
+        Annotate(group->ConnectTo(rank, token, endpoints[index], local[index], deadline), absl::StrCat("connecting to rank ", rank)));
   }
   if (me + 1 < ranks) RETURN_IF_ERROR(group->AcceptFrom(*listener, token, std::move(awaited), local, deadline));
   return group;
 }
 
 Group::Group(Membership membership, const Layout& layout, const Timeouts& timeouts, RankMemory memory, FileDescriptor nudge)
-    : membership_(std::move(membership)),
-      layout_(layout),
-      timeouts_(timeouts),
-      memory_(std::move(memory)),
-      nudge_(std::move(nudge)) {}
+    : membership_(std::move(membership)), layout_(layout), timeouts_(timeouts), memory_(std::move(memory)), nudge_(std::move(nudge)) {}
 
 absl::Status Group::ConnectTo(int rank, const std::string& token, const Endpoint& endpoint, bool local, absl::Time deadline) {
-  absl::StatusOr<FileDescriptor> socket =
-      local ? ConnectLocal(endpoint.local_socket, deadline) : ConnectTcp(endpoint.address, deadline);
+  absl::StatusOr<FileDescriptor> socket = local ? ConnectLocal(endpoint.local_socket, deadline) : ConnectTcp(endpoint.address, deadline);
   RETURN_IF_ERROR(socket.status());
   RETURN_IF_ERROR(Introduce(*socket, IdentityOf(membership_, layout_), rank, token, deadline));
   return AddPeer(rank, *std::move(socket), local, /*send_first=*/true, deadline);
@@ -89,8 +83,8 @@ absl::Status Group::AcceptFrom(const Listener& listener, const std::string& toke
       return rank >= 0 && rank < membership_.ranks() && awaited[static_cast<size_t>(rank)] &&
              is_local[static_cast<size_t>(rank)] == accepted->local;
     };
-    const absl::StatusOr<int> rank = Welcome(accepted->socket, IdentityOf(membership_, layout_), token, is_awaited,
-                                             std::min(deadline, absl::Now() + kStrangerTimeout));
+    const absl::StatusOr<int> rank =
+        Welcome(accepted->socket, IdentityOf(membership_, layout_), token, is_awaited, std::min(deadline, absl::Now() + kStrangerTimeout));
     if (!rank.ok()) {
       last_refusal = std::string(rank.status().message());
       continue;

@@ -68,8 +68,8 @@ Proof Prove(const std::string& token, std::string_view side, const Hello& hello,
   said.append(reinterpret_cast<const char*>(answer.nonce.data()), answer.nonce.size());
   Proof proof{};
   unsigned int size = 0;
-  HMAC(EVP_sha256(), token.data(), static_cast<int>(token.size()), reinterpret_cast<const unsigned char*>(said.data()),
-       said.size(), proof.data(), &size);
+  HMAC(EVP_sha256(), token.data(), static_cast<int>(token.size()), reinterpret_cast<const unsigned char*>(said.data()), said.size(),
+       proof.data(), &size);
   return proof;
 }
 
@@ -82,11 +82,10 @@ absl::Status WrongToken(int rank) {
 absl::Status ToStatus(const Answer& answer, int peer) {
   if (answer.code == 0) return absl::OkStatus();
   const std::string reason(answer.reason.begin(), std::find(answer.reason.begin(), answer.reason.end(), '\0'));
-  return absl::Status(static_cast<absl::StatusCode>(answer.code),
-                      absl::StrCat("rank ", peer, " refused the connection: ", reason));
+  return absl::Status(static_cast<absl::StatusCode>(answer.code), absl::StrCat("rank ", peer, " refused the connection: ", reason));
 }
 
-Answer Refusal(const absl::Status& status, int rank) {
+Answer AnswerOf(const absl::Status& status, int rank) {
   Answer answer;
   answer.code = static_cast<uint32_t>(status.code());
   answer.rank = static_cast<uint32_t>(rank);
@@ -100,8 +99,7 @@ absl::Status Review(const Hello& hello, const Identity& mine, absl::FunctionRef<
     return absl::FailedPreconditionError(absl::StrCat("protocol ", hello.version, " instead of ", kVersion));
   }
   if (hello.generation != mine.generation) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("generation ", hello.generation, ", but this is generation ", mine.generation));
+    return absl::FailedPreconditionError(absl::StrCat("generation ", hello.generation, ", but this is generation ", mine.generation));
   }
   if (hello.ranks != static_cast<uint32_t>(mine.ranks) || hello.fingerprint != mine.fingerprint) {
     return absl::InvalidArgumentError("the ranks differ in membership or layout");
@@ -114,8 +112,7 @@ absl::Status Review(const Hello& hello, const Identity& mine, absl::FunctionRef<
 
 }  // namespace
 
-absl::Status Introduce(const FileDescriptor& socket, const Identity& mine, int peer, const std::string& token,
-                       absl::Time deadline) {
+absl::Status Introduce(const FileDescriptor& socket, const Identity& mine, int peer, const std::string& token, absl::Time deadline) {
   Hello hello;
   hello.generation = mine.generation;
   hello.fingerprint = mine.fingerprint;
@@ -143,7 +140,7 @@ absl::StatusOr<int> Welcome(const FileDescriptor& socket, const Identity& mine, 
   RETURN_IF_ERROR(ReceiveAll(socket, BytesOf(hello), deadline));
   if (hello.magic != kMagic) return absl::DataLossError("a stranger connected, who does not speak this protocol");
   if (const absl::Status review = Review(hello, mine, awaited); !review.ok()) {
-    RETURN_IF_ERROR(SendAll(socket, BytesOf(Refusal(review, mine.rank)), deadline));
+    SendAll(socket, BytesOf(AnswerOf(review, mine.rank)), deadline).IgnoreError();
     return review;
   }
   const int peer = static_cast<int>(hello.rank);
@@ -155,8 +152,9 @@ absl::StatusOr<int> Welcome(const FileDescriptor& socket, const Identity& mine, 
   Proof proof{};
   RETURN_IF_ERROR(ReceiveAll(socket, BytesOf(proof), deadline));
   const absl::Status proven = Equal(proof, Prove(token, "connecting", hello, answer)) ? absl::OkStatus() : WrongToken(peer);
-  RETURN_IF_ERROR(SendAll(socket, BytesOf(Refusal(proven, mine.rank)), deadline));
+  const absl::Status told = SendAll(socket, BytesOf(AnswerOf(proven, mine.rank)), deadline);
   RETURN_IF_ERROR(proven);
+  RETURN_IF_ERROR(told);
   return peer;
 }
 

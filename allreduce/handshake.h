@@ -22,8 +22,7 @@ struct Identity {
 
 // The connecting end's part. PermissionDenied: the tokens differ. FailedPrecondition: another generation or protocol.
 // InvalidArgument: another membership or layout.
-absl::Status Introduce(const FileDescriptor& socket, const Identity& mine, int peer, const std::string& token,
-                       absl::Time deadline);
+absl::Status Introduce(const FileDescriptor& socket, const Identity& mine, int peer, const std::string& token, absl::Time deadline);
 
 // The accepting end's part: the rank of who connected. `awaited` says whether a rank has yet to connect, this way. The other
 // end is told why it is refused, with the same codes as above.

@@ -61,8 +61,7 @@ int LeafSums<T>::CountLanes(int leaves, std::span<const LeafRange> thread_runs) 
     int most = 0;
     for (int next = run.begin; next <= run.end; ++next) {
       int waiting = 0;
-      for (const Subtree& sum : MaximalSubtrees(leaves, {run.begin, next}))
-        waiting += begins[static_cast<size_t>(sum.begin)] ? 0 : 1;
+      for (const Subtree& sum : MaximalSubtrees(leaves, {run.begin, next})) waiting += begins[static_cast<size_t>(sum.begin)] ? 0 : 1;
       if (next < run.end && !begins[static_cast<size_t>(next)]) {
         const LeafRange sibling = SiblingOf(leaves, {next, next + 1});
         if (sibling.end != next || sibling.begin < run.begin) ++waiting;
@@ -75,10 +74,10 @@ int LeafSums<T>::CountLanes(int leaves, std::span<const LeafRange> thread_runs) 
 }
 
 template <typename T>
-LeafSums<T>::LeafSums(int leaves, std::vector<LeafRange> thread_runs, const Layout& layout,
-                      std::vector<std::span<T>> subtree_sums, std::function<void(int bucket)> bucket_complete)
+LeafSums<T>::LeafSums(int leaves, std::vector<LeafRange> thread_runs, Layout layout, std::vector<std::span<T>> subtree_sums,
+                      std::function<void(int bucket)> bucket_complete)
     : run_(Union(thread_runs)),
-      layout_(layout),
+      layout_(std::move(layout)),
       subtree_sums_(std::move(subtree_sums)),
       bucket_complete_(std::move(bucket_complete)),
       leaf_nodes_(static_cast<size_t>(run_.size())) {
@@ -102,8 +101,8 @@ int LeafSums<T>::AddNodes(Subtree range, int parent, int subtree) {
   node.range = range;
   node.parent = parent;
   node.subtree = subtree;
-  node.in_place = parent < 0 || (nodes_[static_cast<size_t>(parent)].in_place &&
-                                 range.begin == nodes_[static_cast<size_t>(parent)].range.begin);
+  node.in_place =
+      parent < 0 || (nodes_[static_cast<size_t>(parent)].in_place && range.begin == nodes_[static_cast<size_t>(parent)].range.begin);
   nodes_.push_back(node);
   if (range.size() == 1) {
     leaf_nodes_[static_cast<size_t>(range.begin - run_.begin)] = index;
@@ -146,14 +145,13 @@ absl::Status LeafSums<T>::BeginStep() {
 template <typename T>
 absl::Status LeafSums<T>::MarkAdded(int leaf, int segment) {
   if (leaf < run_.begin || leaf >= run_.end || segment < 0 || segment >= static_cast<int>(layout_.segments.size())) {
-    return absl::InvalidArgumentError(absl::StrCat("leaf ", leaf, ", segment ", segment, ": this rank sums leaves ", run_.begin,
-                                                   " to ", run_.end - 1, " of ", layout_.segments.size(), " segments"));
+    return absl::InvalidArgumentError(absl::StrCat("leaf ", leaf, ", segment ", segment, ": this rank sums leaves ", run_.begin, " to ",
+                                                   run_.end - 1, " of ", layout_.segments.size(), " segments"));
   }
   const size_t index = static_cast<size_t>(leaf - run_.begin) * layout_.segments.size() + static_cast<size_t>(segment);
   absl::MutexLock lock(&mutex_);
   if (adds_left_ == 0 || added_[index]) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("leaf ", leaf, ", segment ", segment, " was added already, or no step is under way"));
+    return absl::FailedPreconditionError(absl::StrCat("leaf ", leaf, ", segment ", segment, " was added already, or no step is under way"));
   }
   added_[index] = true;
   return absl::OkStatus();
@@ -264,8 +262,7 @@ void LeafSums<T>::CompleteSubtree(int segment) {
   {
     absl::MutexLock lock(&mutex_);
     --adds_left_;
-    if (--subtrees_left_[static_cast<size_t>(segment)] == 0)
-      complete = BucketsOf(layout_, layout_.segments[static_cast<size_t>(segment)]);
+    if (--subtrees_left_[static_cast<size_t>(segment)] == 0) complete = BucketsOf(layout_, layout_.segments[static_cast<size_t>(segment)]);
     for (size_t bucket = complete.first; bucket <= complete.last; ++bucket) {
       if (--segments_left_[bucket] == 0) buckets.push_back(static_cast<int>(bucket));
     }

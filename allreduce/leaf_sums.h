@@ -30,8 +30,8 @@ class LeafSums {
  public:
   // `thread_runs`: which leaves each compute thread computes, in order, together this rank's run of 0 … leaves-1.
   // `subtree_sums`: where the sums go, one vector for each of the run's maximal subtrees. `bucket_complete` is called once a
-  // step for each bucket all of whose segments are summed. What the arguments point to must outlive this object.
-  LeafSums(int leaves, std::vector<LeafRange> thread_runs, const Layout& layout, std::vector<std::span<T>> subtree_sums,
+  // step for each bucket all of whose segments are summed. The vectors must outlive this object.
+  LeafSums(int leaves, std::vector<LeafRange> thread_runs, Layout layout, std::vector<std::span<T>> subtree_sums,
            std::function<void(int bucket)> bucket_complete);
 
   // FailedPrecondition: a step is under way, with leaves that are not complete.
@@ -76,7 +76,7 @@ class LeafSums {
   int16_t& LaneOf(int node, int segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const LeafRange run_;
-  const Layout& layout_;
+  const Layout layout_;
   const std::vector<std::span<T>> subtree_sums_;
   const std::function<void(int)> bucket_complete_;
   std::vector<Node> nodes_;      // const after construction, as the next two

@@ -30,8 +30,7 @@ struct Fixture {
       vector.resize(layout.elements);
       spans.emplace_back(vector);
     }
-    sums = std::make_unique<LeafSums<T>>(leaves, std::move(runs), layout, spans,
-                                         [this](int b) { ++completed[static_cast<size_t>(b)]; });
+    sums = std::make_unique<LeafSums<T>>(leaves, std::move(runs), layout, spans, [this](int b) { ++completed[static_cast<size_t>(b)]; });
   }
 
   std::vector<int> Completed() const { return {completed.begin(), completed.end()}; }
@@ -51,16 +50,14 @@ void ExpectSameBits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 template <typename T>
-void AddRunInRandomOrder(const Fixture<T>& fixture, const std::vector<std::vector<T>>& gradients, LeafRange run,
-                         uint64_t seed) {
+void AddRunInRandomOrder(const Fixture<T>& fixture, const std::vector<std::vector<T>>& gradients, LeafRange run, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<int> order(fixture.layout.segments.size());
   std::iota(order.begin(), order.end(), 0);
   for (int leaf = run.begin; leaf < run.end; ++leaf) {
     std::shuffle(order.begin(), order.end(), random);
     for (const int segment : order) {
-      const T* values =
-          gradients[static_cast<size_t>(leaf)].data() + fixture.layout.segments[static_cast<size_t>(segment)].offset;
+      const T* values = gradients[static_cast<size_t>(leaf)].data() + fixture.layout.segments[static_cast<size_t>(segment)].offset;
       ASSERT_TRUE(fixture.sums->Add(leaf, segment, values).ok());
     }
   }
@@ -80,8 +77,7 @@ void SumsLikeTheTree(uint64_t seed) {
     ASSERT_TRUE(fixture.sums->BeginStep().ok());
     std::vector<std::thread> threads;
     for (const LeafRange& thread_run : runs) {
-      threads.emplace_back(
-          [&, thread_run, thread_seed = random()] { AddRunInRandomOrder(fixture, gradients, thread_run, thread_seed); });
+      threads.emplace_back([&, thread_run, thread_seed = random()] { AddRunInRandomOrder(fixture, gradients, thread_run, thread_seed); });
     }
     for (std::thread& thread : threads) thread.join();
     for (size_t i = 0; i < fixture.subtrees.size(); ++i) {

@@ -22,8 +22,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(const Options& option
         absl::StrCat("\"", options.bind_address, "\" is no address that peers can connect to; name one of this host's"));
   }
   std::array<char, 16> name{};
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(name.data()), name.size()) != 1)
-    return absl::InternalError("no random bytes");
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(name.data()), name.size()) != 1) return absl::InternalError("no random bytes");
   endpoint.local_socket = absl::StrCat("lockstep-", absl::BytesToHexString({name.data(), name.size()}));
   ASSIGN_OR_RETURN(FileDescriptor local, ListenLocal(endpoint.local_socket));
   return std::unique_ptr<Listener>(new Listener(std::move(endpoint), std::move(tcp), std::move(local)));

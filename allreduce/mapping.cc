@@ -18,8 +18,7 @@ constexpr int kFixedSize = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 absl::StatusOr<Mapping> Map(size_t bytes, int flags, int fd) {
   void* const address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
   if (address == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot map ", bytes, " bytes for the all-reduce: ", std::strerror(errno)));
+    return absl::ResourceExhaustedError(absl::StrCat("cannot map ", bytes, " bytes for the all-reduce: ", std::strerror(errno)));
   }
   return Mapping(address, bytes);
 }

@@ -14,8 +14,7 @@ absl::Status Validate(const Membership& membership) {
   for (int rank = 0; rank < membership.ranks(); ++rank) {
     const LeafRange& run = membership.runs[static_cast<size_t>(rank)];
     if (run.begin != next || run.size() < 1) {
-      return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " has leaves ", run.begin, " to ", run.end - 1,
-                                                     ", but leaf ", next,
+      return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " has leaves ", run.begin, " to ", run.end - 1, ", but leaf ", next,
                                                      " is next: every rank needs a run, and runs follow each other"));
     }
     next = run.end;
@@ -25,8 +24,8 @@ absl::Status Validate(const Membership& membership) {
 }
 
 uint64_t Fingerprint(const Membership& membership, const Layout& layout) {
-  std::vector<uint64_t> words = {static_cast<uint64_t>(membership.leaves), static_cast<uint64_t>(layout.element),
-                                 layout.elements, layout.segments.size(), layout.buckets.size()};
+  std::vector<uint64_t> words = {static_cast<uint64_t>(membership.leaves), static_cast<uint64_t>(layout.element), layout.elements,
+                                 layout.segments.size(), layout.buckets.size()};
   for (const LeafRange& run : membership.runs) words.push_back(static_cast<uint64_t>(run.end));
   for (const auto* list : {&layout.segments, &layout.buckets}) {
     for (const Segment& segment : *list) words.insert(words.end(), {segment.offset, segment.count});

@@ -32,8 +32,7 @@ absl::StatusOr<std::unique_ptr<OrderedAllReduce>> OrderedAllReduce::Connect(Opti
   return all_reduce;
 }
 
-OrderedAllReduce::OrderedAllReduce(Options options)
-    : options_(std::move(options)), submitted_(options_.layout.buckets.size(), false) {}
+OrderedAllReduce::OrderedAllReduce(Options options) : options_(std::move(options)), submitted_(options_.layout.buckets.size(), false) {}
 
 OrderedAllReduce::~OrderedAllReduce() {
   {
@@ -73,8 +72,7 @@ absl::Status OrderedAllReduce::Submit(int bucket) {
   if (bucket < 0 || index >= submitted_.size()) {
     return absl::InvalidArgumentError(absl::StrCat("bucket ", bucket, " of ", submitted_.size()));
   }
-  if (submitted_[index])
-    return absl::FailedPreconditionError(absl::StrCat("bucket ", bucket, " was submitted already in this step"));
+  if (submitted_[index]) return absl::FailedPreconditionError(absl::StrCat("bucket ", bucket, " was submitted already in this step"));
   submitted_[index] = true;
   // The last one waits for its verdict.
   const uint64_t before = ready_;
@@ -84,9 +82,7 @@ absl::Status OrderedAllReduce::Submit(int bucket) {
   return absl::OkStatus();
 }
 
-bool OrderedAllReduce::BackgroundWork() const {
-  return ended_ || (!driving_ && !finishing_ && broken_.ok() && reduced_ < ready_);
-}
+bool OrderedAllReduce::BackgroundWork() const { return ended_ || (!driving_ && !finishing_ && broken_.ok() && reduced_ < ready_); }
 
 void OrderedAllReduce::ReduceInBackground() {
   for (;;) {
@@ -137,8 +133,8 @@ void OrderedAllReduce::HandBack(const absl::Status& status) {
   driving_ = false;
   reduced_ = reducer_->reduced();
   if (!status.ok()) {
-    broken_ = Annotate(
-        status, absl::StrCat("all-reduce of generation ", options_.membership.generation, ", rank ", options_.membership.rank));
+    broken_ =
+        Annotate(status, absl::StrCat("all-reduce of generation ", options_.membership.generation, ", rank ", options_.membership.rank));
   }
 }
 
@@ -160,8 +156,7 @@ absl::StatusOr<std::vector<std::string>> OrderedAllReduce::DriveToTheEnd(std::st
 
 absl::StatusOr<std::vector<std::string>> OrderedAllReduce::Exchange(std::string_view verdict, bool with_gradients) {
   if (verdict.size() > kMaxVerdictBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a verdict of ", verdict.size(), " bytes; at most ", kMaxVerdictBytes, " fit"));
+    return absl::InvalidArgumentError(absl::StrCat("a verdict of ", verdict.size(), " bytes; at most ", kMaxVerdictBytes, " fit"));
   }
   RETURN_IF_ERROR(TakeOver());
   absl::StatusOr<std::vector<std::string>> verdicts = DriveToTheEnd(verdict, with_gradients);
@@ -180,9 +175,7 @@ absl::StatusOr<std::vector<std::string>> OrderedAllReduce::Exchange(std::string_
 
 absl::StatusOr<std::vector<std::string>> OrderedAllReduce::Finish(std::string_view verdict) { return Exchange(verdict, true); }
 
-absl::StatusOr<std::vector<std::string>> OrderedAllReduce::ExchangeVerdicts(std::string_view verdict) {
-  return Exchange(verdict, false);
-}
+absl::StatusOr<std::vector<std::string>> OrderedAllReduce::ExchangeVerdicts(std::string_view verdict) { return Exchange(verdict, false); }
 
 Metrics OrderedAllReduce::metrics() const { return {bytes_shared_, bytes_sent_, bytes_received_}; }
 

@@ -55,19 +55,16 @@ void SumsLikeTheTree(uint64_t seed, int ranks, const std::function<std::string(i
   const Layout layout = RandomLayout(ElementOf<T>(), random);
   std::vector<std::vector<std::vector<T>>> steps;
   for (int step = 0; step < 3; ++step) steps.push_back(RandomGradients<T>(layout, leaves, random));
-  RunRanks({.generation = seed, .runs = runs, .layout = layout, .host_of = host_of},
-           [&](OrderedAllReduce& all_reduce, int rank) {
-             const LeafRange run = runs[static_cast<size_t>(rank)];
-             LeafSums<T> sums(leaves, {run}, layout, all_reduce.subtree_sums<T>(),
-                              [&](int bucket) { EXPECT_TRUE(all_reduce.Submit(bucket).ok()); });
-             for (const auto& gradients : steps) {
-               Step<T>(all_reduce, sums, run, layout, gradients);
-               const auto verdicts = all_reduce.ExchangeVerdicts(absl::StrCat(rank));
-               ASSERT_TRUE(verdicts.ok()) << verdicts.status();
-               for (int other = 0; other < ranks; ++other)
-                 EXPECT_EQ((*verdicts)[static_cast<size_t>(other)], absl::StrCat(other));
-             }
-           });
+  RunRanks({.generation = seed, .runs = runs, .layout = layout, .host_of = host_of}, [&](OrderedAllReduce& all_reduce, int rank) {
+    const LeafRange run = runs[static_cast<size_t>(rank)];
+    LeafSums<T> sums(leaves, {run}, layout, all_reduce.subtree_sums<T>(), [&](int bucket) { EXPECT_TRUE(all_reduce.Submit(bucket).ok()); });
+    for (const auto& gradients : steps) {
+      Step<T>(all_reduce, sums, run, layout, gradients);
+      const auto verdicts = all_reduce.ExchangeVerdicts(absl::StrCat(rank));
+      ASSERT_TRUE(verdicts.ok()) << verdicts.status();
+      for (int other = 0; other < ranks; ++other) EXPECT_EQ((*verdicts)[static_cast<size_t>(other)], absl::StrCat(other));
+    }
+  });
 }
 
 void SumsLikeTheTreeForAllRanks(uint64_t first_seed, const std::function<std::string(int rank)>& host_of) {
@@ -98,8 +95,7 @@ TEST(OrderedAllReduce, LargeBucketsThroughSocketsThatCannotHoldThem) {
   const auto host_of = [](int rank) { return absl::StrCat(rank / 2); };
   RunRanks({.runs = runs, .layout = layout, .host_of = host_of}, [&](OrderedAllReduce& all_reduce, int rank) {
     const LeafRange run = runs[static_cast<size_t>(rank)];
-    LeafSums<float> sums(3, {run}, layout, all_reduce.subtree_sums<float>(),
-                         [&](int bucket) { all_reduce.Submit(bucket).IgnoreError(); });
+    LeafSums<float> sums(3, {run}, layout, all_reduce.subtree_sums<float>(), [&](int bucket) { all_reduce.Submit(bucket).IgnoreError(); });
     for (int step = 0; step < 2; ++step) Step<float>(all_reduce, sums, run, layout, gradients);
   });
 }
@@ -141,8 +137,7 @@ TEST(OrderedAllReduce, BytesOnTheWireAreThoseOfTheFormula) {
         }
       }
       const uint64_t verdicts = static_cast<uint64_t>(ranks - 1) * (sizeof(FrameHeader) + 5);
-      for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket)
-        ASSERT_TRUE(all_reduce.Submit(static_cast<int>(bucket)).ok());
+      for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) ASSERT_TRUE(all_reduce.Submit(static_cast<int>(bucket)).ok());
       ASSERT_TRUE(all_reduce.Finish("12345").ok());
       EXPECT_EQ(all_reduce.metrics().bytes_sent, expected + verdicts);
       EXPECT_EQ(all_reduce.metrics().bytes_received, received + verdicts);

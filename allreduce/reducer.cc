@@ -126,16 +126,14 @@ absl::StatusOr<std::vector<std::string>> Reducer::CollectVerdicts() {
   const auto take = [&](int rank, PostedVerdict verdict) {
     verdicts[static_cast<size_t>(rank)] = std::move(verdict.bytes);
     if (verdict.with_gradients == with_gradients_) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat("rank ", rank, " exchanges ", with_gradients_ ? "verdicts alone" : "gradients",
-                                            ", rank ", group_.membership().rank, " does not"));
+    return absl::InternalError(absl::StrCat("rank ", rank, " exchanges ", with_gradients_ ? "verdicts alone" : "gradients", ", rank ",
+                                            group_.membership().rank, " does not"));
   };
   for (const LocalPeer& peer : group_.local()) {
     const ControlBlock& control = peer.control();
     const size_t bytes = control.verdict_bytes;
-    if (bytes > kMaxVerdictBytes)
-      return absl::DataLossError(absl::StrCat("rank ", peer.rank(), " posted ", bytes, " bytes of verdict"));
-    RETURN_IF_ERROR(
-        take(peer.rank(), {std::string(reinterpret_cast<const char*>(control.verdict), bytes), control.with_gradients != 0}));
+    if (bytes > kMaxVerdictBytes) return absl::DataLossError(absl::StrCat("rank ", peer.rank(), " posted ", bytes, " bytes of verdict"));
+    RETURN_IF_ERROR(take(peer.rank(), {std::string(reinterpret_cast<const char*>(control.verdict), bytes), control.with_gradients != 0}));
   }
   for (RemotePeer& peer : group_.remote()) RETURN_IF_ERROR(take(peer.rank(), peer.TakeVerdict()));
   return verdicts;

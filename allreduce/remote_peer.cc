@@ -17,9 +17,7 @@ namespace {
 constexpr size_t kMostVectors = 16;
 
 // The peer is gone: what it still owes decides whether that matters.
-bool IsGone(int error) {
-  return error == ECONNRESET || error == EPIPE || error == ENOTCONN || error == ETIMEDOUT || error == EHOSTUNREACH;
-}
+bool IsGone(int error) { return error == ECONNRESET || error == EPIPE || error == ENOTCONN || error == ETIMEDOUT || error == EHOSTUNREACH; }
 bool Again(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
 }  // namespace
@@ -39,12 +37,8 @@ size_t RemotePeer::ReceiveBytes(const Layout& layout, int ranks, size_t subtrees
   return kWindow * subtrees * LargestChunk(layout, ranks) * SizeOf(layout.element);
 }
 
-Segment RemotePeer::MyChunk(uint64_t sequence) const {
-  return ChunkOf(layout_, layout_.buckets[BucketOf(sequence)], ranks_, my_rank_);
-}
-Segment RemotePeer::PeerChunk(uint64_t sequence) const {
-  return ChunkOf(layout_, layout_.buckets[BucketOf(sequence)], ranks_, rank_);
-}
+Segment RemotePeer::MyChunk(uint64_t sequence) const { return ChunkOf(layout_, layout_.buckets[BucketOf(sequence)], ranks_, my_rank_); }
+Segment RemotePeer::PeerChunk(uint64_t sequence) const { return ChunkOf(layout_, layout_.buckets[BucketOf(sequence)], ranks_, rank_); }
 
 std::byte* RemotePeer::Buffer(uint64_t sequence) const {
   return buffers_.get() + (sequence % kWindow) * ReceiveBytes(layout_, ranks_, subtrees_) / kWindow;
@@ -167,17 +161,14 @@ absl::Status RemotePeer::CheckExpected() const {
   bool expected = false;
   switch (header_.type) {
     case FrameType::kSums:
-      expected =
-          header_.sequence == sums_received_ && header_.payload_bytes == subtrees_ * MyChunk(header_.sequence).count * element;
+      expected = header_.sequence == sums_received_ && header_.payload_bytes == subtrees_ * MyChunk(header_.sequence).count * element;
       break;
     case FrameType::kResult:
       expected = header_.sequence == results_received_ && header_.sequence < sums_sent_ &&
                  header_.payload_bytes == PeerChunk(header_.sequence).count * element;
       break;
     case FrameType::kVerdict:
-    case FrameType::kVerdictOnly:
-      expected = header_.sequence == verdicts_received_ && header_.payload_bytes <= kMaxVerdictBytes;
-      break;
+    case FrameType::kVerdictOnly: expected = header_.sequence == verdicts_received_ && header_.payload_bytes <= kMaxVerdictBytes; break;
     case FrameType::kGiveUp: expected = header_.payload_bytes <= kMaxGiveUpBytes; break;
   }
   if (expected) return absl::OkStatus();

@@ -116,8 +116,8 @@ absl::StatusOr<std::string> LocalAddress(const FileDescriptor& socket) {
   if (getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &length) != 0) return SocketError(errno, "getsockname");
   std::array<char, NI_MAXHOST> host{};
   std::array<char, NI_MAXSERV> port{};
-  const int error = getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host.data(), host.size(), port.data(),
-                                port.size(), NI_NUMERICHOST | NI_NUMERICSERV);
+  const int error = getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host.data(), host.size(), port.data(), port.size(),
+                                NI_NUMERICHOST | NI_NUMERICSERV);
   if (error != 0) return absl::InternalError(absl::StrCat("getnameinfo: ", gai_strerror(error)));
   if (address.ss_family == AF_INET6) return absl::StrCat("[", host.data(), "]:", port.data());
   return absl::StrCat(host.data(), ":", port.data());
@@ -128,16 +128,14 @@ absl::StatusOr<FileDescriptor> ListenLocal(const std::string& name) {
   ASSIGN_OR_RETURN(const sockaddr_un address, LocalName(name, &length));
   FileDescriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return SocketError(errno, "socket");
-  if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0)
-    return SocketError(errno, "bind a local socket");
+  if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) return SocketError(errno, "bind a local socket");
   if (listen(socket.get(), kBacklog) != 0) return SocketError(errno, "listen");
   return socket;
 }
 
 absl::StatusOr<FileDescriptor> ConnectTcp(const std::string& address, absl::Time deadline) {
   const size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon == 0)
-    return absl::InvalidArgumentError(absl::StrCat("\"", address, "\" is not HOST:PORT"));
+  if (colon == std::string::npos || colon == 0) return absl::InvalidArgumentError(absl::StrCat("\"", address, "\" is not HOST:PORT"));
   std::string host = address.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   ASSIGN_OR_RETURN(const Addresses found, Resolve(host, address.substr(colon + 1)));

@@ -24,8 +24,7 @@ struct RanksOptions {
 inline std::vector<std::unique_ptr<Listener>> MakeListeners(const RanksOptions& options) {
   std::vector<std::unique_ptr<Listener>> listeners;
   for (int rank = 0; rank < static_cast<int>(options.runs.size()); ++rank) {
-    auto listener =
-        Listener::Create({.host_id = options.host_of ? options.host_of(rank) : "host", .bind_address = "127.0.0.1"});
+    auto listener = Listener::Create({.host_id = options.host_of ? options.host_of(rank) : "host", .bind_address = "127.0.0.1"});
     EXPECT_TRUE(listener.ok()) << listener.status();
     listeners.push_back(*std::move(listener));
   }
@@ -49,8 +48,7 @@ inline void RunRanks(const RanksOptions& options, const std::function<void(Order
   std::vector<std::thread> threads;
   for (int rank = 0; rank < static_cast<int>(options.runs.size()); ++rank) {
     threads.emplace_back([&, rank] {
-      auto all_reduce =
-          OrderedAllReduce::Connect(OptionsOf(options, rank), std::move(listeners[static_cast<size_t>(rank)]), endpoints);
+      auto all_reduce = OrderedAllReduce::Connect(OptionsOf(options, rank), std::move(listeners[static_cast<size_t>(rank)]), endpoints);
       ASSERT_TRUE(all_reduce.ok()) << all_reduce.status();
       body(**all_reduce, rank);
     });

@@ -33,8 +33,7 @@ std::vector<LeafRange> EvenRuns(int leaves, int parts) {
   const int longer = leaves % parts;  // this many runs have one leaf more
   // fewest[i][k]: subtrees of the first i runs when k of them are longer. The i-th then begins at (i-1)·small + k.
   constexpr int kImpossible = std::numeric_limits<int>::max() / 2;
-  std::vector<std::vector<int>> fewest(static_cast<size_t>(parts) + 1,
-                                       std::vector<int>(static_cast<size_t>(longer) + 1, kImpossible));
+  std::vector<std::vector<int>> fewest(static_cast<size_t>(parts) + 1, std::vector<int>(static_cast<size_t>(longer) + 1, kImpossible));
   const auto cost = [&](int index, int longer_before, int extra) {
     const int begin = index * small + longer_before;
     return static_cast<int>(MaximalSubtrees(leaves, {begin, begin + small + extra}).size());
