@@ -36,7 +36,7 @@ GradientExchange<T>::GradientExchange(const RunSpec& spec, std::unique_ptr<allre
                                       const allreduce::Layout& layout)
     : spec_(spec), all_reduce_(std::move(all_reduce)) {
   sums_ = std::make_unique<allreduce::LeafSums<T>>(
-      spec.virtual_replicas, spec.my_run(), layout, all_reduce_->template subtree_sums<T>(),
+      spec.virtual_replicas, spec.thread_runs(), layout, all_reduce_->template subtree_sums<T>(),
       // What breaks here is reported by Finish.
       [this](int bucket) { all_reduce_->Submit(bucket).IgnoreError(); });
 }
@@ -49,9 +49,8 @@ absl::StatusOr<JointVerdict> GradientExchange<T>::Finish(const Verdict& verdict)
 
 template <typename T>
 absl::StatusOr<JointVerdict> GradientExchange<T>::ExchangeVerdicts(const Verdict& verdict) {
-  RETURN_IF_ERROR(BeginStep());
-  for (int leaf = spec_.my_run().begin; leaf < spec_.my_run().end; ++leaf) RETURN_IF_ERROR(sums_->CompleteWithZeros(leaf));
-  return Finish(verdict);
+  ASSIGN_OR_RETURN(const std::vector<std::string> verdicts, all_reduce_->ExchangeVerdicts(EncodeVerdict(verdict)));
+  return JoinVerdicts(verdicts, spec_.virtual_replicas);
 }
 
 template <typename T>

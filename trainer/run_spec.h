@@ -2,6 +2,7 @@
 // What one trainer is to do, as plain data: made from the worker's order, read by everything that includes libtorch (which never
 // meets a generated proto header in one translation unit). Values are resolved unless said otherwise.
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -84,6 +85,14 @@ struct RunSpec {
 
   int ranks() const { return static_cast<int>(runs.size()); }
   const allreduce::LeafRange& my_run() const { return runs[static_cast<size_t>(rank)]; }
+  // Which virtual replicas each compute thread computes, in order.
+  std::vector<allreduce::LeafRange> thread_runs() const;
 };
+
+inline std::vector<allreduce::LeafRange> RunSpec::thread_runs() const {
+  std::vector<allreduce::LeafRange> result = allreduce::EvenRuns(my_run().size(), std::clamp(threads, 1, my_run().size()));
+  for (allreduce::LeafRange& run : result) run = {my_run().begin + run.begin, my_run().begin + run.end};
+  return result;
+}
 
 }  // namespace lockstep

@@ -18,13 +18,9 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 template <typename T>
 StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica,
                           GradientExchange<T>& exchange, bool trains)
-    : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange) {
+    : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange), thread_runs_(spec.thread_runs()) {
   for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
-  const int leaves = spec.my_run().size();
-  const int threads = std::max(1, std::min(spec.threads, leaves));
-  for (const allreduce::LeafRange& run : allreduce::EvenRuns(leaves, threads)) {
-    thread_runs_.push_back({spec.my_run().begin + run.begin, spec.my_run().begin + run.end});
-  }
+  const int threads = static_cast<int>(thread_runs_.size());
   const LeafContext context{model,     loss_,            metrics_, replica.gradient_layout(),
                             spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
   for (int i = 0; i < threads; ++i) {

@@ -61,7 +61,7 @@ class StepRunner {
   std::vector<Metric> metrics_;
   Replica<T>& replica_;
   GradientExchange<T>& exchange_;
-  std::vector<allreduce::LeafRange> thread_runs_;
+  const std::vector<allreduce::LeafRange> thread_runs_;
   std::vector<std::unique_ptr<LeafRunner<T>>> runners_;  // by thread
   std::unique_ptr<ThreadTeam> team_;
 };
