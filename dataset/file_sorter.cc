@@ -101,8 +101,7 @@ absl::Status FileSorter::Add(const FoundFile& file) {
   if (held_.capacity() == 0) held_.reserve(held_limit_ - held_limit_ / 6), offsets_.reserve(held_limit_ / 6 / sizeof(uint32_t));
   const size_t bytes = sizeof(RecordHeader) + file.path.size();
   if (held_.size() + bytes > held_.capacity() || offsets_.size() == offsets_.capacity()) RETURN_IF_ERROR(Spill());
-  const RecordHeader header{static_cast<uint32_t>(file.path.size()), static_cast<int32_t>(file.label),
-                            static_cast<uint64_t>(file.bytes)};
+  const RecordHeader header{static_cast<uint32_t>(file.path.size()), static_cast<int32_t>(file.label), static_cast<uint64_t>(file.bytes)};
   offsets_.push_back(static_cast<uint32_t>(held_.size()));
   const auto* begin = reinterpret_cast<const char*>(&header);
   held_.insert(held_.end(), begin, begin + sizeof(header));

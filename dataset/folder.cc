@@ -92,9 +92,7 @@ class Lister {
 
   absl::Status ReadTopLevel();
   absl::Status ListAll(const FileSink& sink);
-  const std::vector<std::string>& classes() const {
-    return options_.expected_classes.empty() ? folders_ : options_.expected_classes;
-  }
+  const std::vector<std::string>& classes() const { return options_.expected_classes.empty() ? folders_ : options_.expected_classes; }
   IndexSummary Summary(int64_t samples) const;
 
  private:
@@ -128,8 +126,8 @@ absl::Status Lister::ReadTopLevel() {
   }));
   std::sort(folders_.begin(), folders_.end());
   if (!options_.require_classes || !folders_.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("folder ", folder_, " has no class folders",
-                                                 loose_ > 0 ? ": its pictures must lie in one folder for each class" : ""));
+  return absl::InvalidArgumentError(
+      absl::StrCat("folder ", folder_, " has no class folders", loose_ > 0 ? ": its pictures must lie in one folder for each class" : ""));
 }
 
 absl::Status Lister::ListAll(const FileSink& sink) {
@@ -139,8 +137,7 @@ absl::Status Lister::ListAll(const FileSink& sink) {
     const std::string path = absl::StrCat(folder_, "/", name);
     const auto label = labels.find(name);
     if (label == labels.end()) {
-      Problem(
-          absl::StrCat("class folder ", path, " is not among the training classes (", FirstOf(options_.expected_classes), ")"));
+      Problem(absl::StrCat("class folder ", path, " is not among the training classes (", FirstOf(options_.expected_classes), ")"));
       continue;
     }
     if (!IsUtf8(name)) Problem(absl::StrCat("the name of class folder ", absl::CHexEscape(path), " is not UTF-8"));
@@ -151,9 +148,8 @@ absl::Status Lister::ListAll(const FileSink& sink) {
   }
   if (!options_.require_classes) {
     int64_t counted_before = 0;
-    RETURN_IF_ERROR(ForEachEntry(folder_, counted_before, [&](const Entry& entry) {
-      return entry.directory ? absl::OkStatus() : Visit(entry, "", -1, sink);
-    }));
+    RETURN_IF_ERROR(ForEachEntry(folder_, counted_before,
+                                 [&](const Entry& entry) { return entry.directory ? absl::OkStatus() : Visit(entry, "", -1, sink); }));
   }
   return Verdict();
 }
@@ -161,8 +157,8 @@ absl::Status Lister::ListAll(const FileSink& sink) {
 absl::StatusOr<int64_t> Lister::Walk(const std::string& relative, int64_t label, int depth, const FileSink& sink) {
   const std::string path = absl::StrCat(folder_, "/", relative);
   if (depth > kDeepest) {
-    return absl::InvalidArgumentError(absl::StrCat("folder ", path, " is nested deeper than ", kDeepest,
-                                                   " folders (a symbolic link to one of its parents?)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("folder ", path, " is nested deeper than ", kDeepest, " folders (a symbolic link to one of its parents?)"));
   }
   const int64_t before = found_;
   RETURN_IF_ERROR(ForEachEntry(path, lost_, [&](const Entry& entry) -> absl::Status {
@@ -182,8 +178,7 @@ absl::Status Lister::Visit(const Entry& entry, const std::string& relative, int6
   }
   ++found_;
   const std::string path = relative + std::string(entry.name);
-  if (!IsUtf8(entry.name))
-    Problem(absl::StrCat("the name of ", absl::CHexEscape(absl::StrCat(folder_, "/", path)), " is not UTF-8"));
+  if (!IsUtf8(entry.name)) Problem(absl::StrCat("the name of ", absl::CHexEscape(absl::StrCat(folder_, "/", path)), " is not UTF-8"));
   return problem_count_ == 0 ? sink({path, label, entry.bytes}) : absl::OkStatus();
 }
 
@@ -218,8 +213,8 @@ IndexSummary Lister::Summary(int64_t samples) const {
 absl::StatusOr<IndexSummary> BuildIndex(const std::string& folder, const std::string& path, const IndexOptions& options) {
   Lister lister(folder, options);
   RETURN_IF_ERROR(lister.ReadTopLevel());
-  ASSIGN_OR_RETURN(const int64_t samples, WriteIndex([&lister](const FileSink& sink) { return lister.ListAll(sink); },
-                                                     lister.classes(), path, options.memory_bytes));
+  ASSIGN_OR_RETURN(const int64_t samples, WriteIndex([&lister](const FileSink& sink) { return lister.ListAll(sink); }, lister.classes(),
+                                                     path, options.memory_bytes));
   return lister.Summary(samples);
 }
 

@@ -62,9 +62,8 @@ TEST_F(FolderTest, WhatIsNotUsedIsNoted) {
   const auto summary = Build();
   ASSERT_TRUE(summary.ok()) << summary.status();
   EXPECT_EQ(summary->ignored_files, 2);
-  EXPECT_THAT(summary->notes,
-              ElementsAre("1 pictures beside the class folders are not used", "2 files ignored: not .jpg, .jpeg or .png",
-                          "1 symbolic links ignored: they lead nowhere"));
+  EXPECT_THAT(summary->notes, ElementsAre("1 pictures beside the class folders are not used", "2 files ignored: not .jpg, .jpeg or .png",
+                                          "1 symbolic links ignored: they lead nowhere"));
 }
 
 TEST_F(FolderTest, ValidationHasTrainingsLabels) {
@@ -89,9 +88,8 @@ TEST_F(FolderTest, EveryProblemIsToldAtOnce) {
   data_.Write("cat/1.jpg", "x");
   data_.Write("wolf/1.jpg", "x");
   data_.Write("dog/1.txt", "x");
-  EXPECT_THAT(Refusal({.expected_classes = {"cat", "dog"}}),
-              AllOf(HasSubstr("/wolf is not among the training classes (cat, dog)"), HasSubstr("/dog has no pictures"),
-                    Not(HasSubstr("/cat"))));
+  EXPECT_THAT(Refusal({.expected_classes = {"cat", "dog"}}), AllOf(HasSubstr("/wolf is not among the training classes (cat, dog)"),
+                                                                   HasSubstr("/dog has no pictures"), Not(HasSubstr("/cat"))));
 }
 
 TEST_F(FolderTest, FoldersThatCannotBeADataSet) {

@@ -20,8 +20,8 @@ struct ImageOptions {
   // x · scale for x in 0 … 255, then (· − mean) / std by channel; empty, one value for all channels, or one each.
   double scale = 1.0;
   std::vector<double> mean, std;
-  // JPEG only: decode at full size. Otherwise at the smallest of libjpeg's n/8 scales that is not smaller than the target in
-  // either direction: the shrinking that is left is then done by the resize.
+  // JPEG only: decode at full size. Otherwise at the smallest of 1/8, 1/4, 1/2 and whole that is not smaller than the target in either
+  // direction (libjpeg-turbo's other scales are slower than whole); the shrinking that is left is then done by the resize.
   bool full_decode = false;
 };
 

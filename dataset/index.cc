@@ -41,9 +41,8 @@ absl::StatusOr<uint64_t> HashOf(int fd, uint64_t begin, uint64_t end) {
 
 // Whether the parts lie where they can: one after the other, up to the end.
 bool PartsFit(const IndexHeader& header, uint64_t file_bytes) {
-  return header.file_bytes == file_bytes && header.table_offset >= sizeof(header) &&
-         header.table_offset <= header.strings_offset && header.strings_offset <= file_bytes &&
-         header.samples == (header.strings_offset - header.table_offset) / sizeof(IndexEntry);
+  return header.file_bytes == file_bytes && header.table_offset >= sizeof(header) && header.table_offset <= header.strings_offset &&
+         header.strings_offset <= file_bytes && header.samples == (header.strings_offset - header.table_offset) / sizeof(IndexEntry);
 }
 
 }  // namespace

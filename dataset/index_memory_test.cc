@@ -45,8 +45,8 @@ FileSource Synthetic(uint64_t count) {
     char path[64];
     for (uint64_t i = 0; i < count; ++i) {
       const uint64_t number = i * 7'368'787 % count;
-      const int length = std::snprintf(path, sizeof(path), "class_%03u/picture_%09llu.jpg",
-                                       static_cast<unsigned>(number % 1000), static_cast<unsigned long long>(number));
+      const int length = std::snprintf(path, sizeof(path), "class_%03u/picture_%09llu.jpg", static_cast<unsigned>(number % 1000),
+                                       static_cast<unsigned long long>(number));
       const absl::Status status =
           sink({{path, static_cast<size_t>(length)}, static_cast<int64_t>(number % 1000), static_cast<int64_t>(number)});
       if (!status.ok()) return status;

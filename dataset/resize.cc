@@ -6,8 +6,7 @@
 namespace lockstep::dataset {
 namespace {
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
-    !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #define LOCKSTEP_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LOCKSTEP_VECTOR_CLONES
@@ -23,9 +22,51 @@ double Cubic(double x) {
   return 0;
 }
 
+// Which source places [Begin, End) a target place is made of, and how much of each, not yet made to sum to one.
+class Filter {
+ public:
+  Filter(const ImageOptions& options, int source, int target)
+      : method_(options.method),
+        source_(source),
+        ratio_(static_cast<double>(source) / target),
+        stretch_(options.antialias ? std::max(ratio_, 1.0) : 1.0),
+        radius_((method_ == Method::kBicubic ? 2.0 : 1.0) * stretch_) {}
+
+  int Begin(int i) const {
+    switch (method_) {
+      case Method::kNearest: return std::min(static_cast<int>(Centre(i)), source_ - 1);
+      case Method::kArea: return static_cast<int>(i * ratio_ + kRounding);
+      default: return std::max(0, static_cast<int>(std::floor(Centre(i) - radius_ + 0.5)));
+    }
+  }
+  int End(int i) const {
+    switch (method_) {
+      case Method::kNearest: return Begin(i) + 1;
+      case Method::kArea: return std::min(source_, static_cast<int>(std::ceil((i + 1) * ratio_ - kRounding)));
+      default: return std::min(source_, static_cast<int>(std::floor(Centre(i) + radius_ + 0.5)));
+    }
+  }
+  double Weight(int i, int k) const {
+    switch (method_) {
+      case Method::kNearest: return 1;
+      case Method::kArea: return std::min(k + 1.0, (i + 1) * ratio_) - std::max<double>(k, i * ratio_);
+      case Method::kBilinear: return Triangle((k + 0.5 - Centre(i)) / stretch_);
+      case Method::kBicubic: return Cubic((k + 0.5 - Centre(i)) / stretch_);
+    }
+    return 0;
+  }
+
+ private:
+  static constexpr double kRounding = 1e-9;  // i · ratio may miss a whole number by less than this
+  double Centre(int i) const { return (i + 0.5) * ratio_; }
+
+  const Method method_;
+  const int source_;
+  const double ratio_, stretch_, radius_;
+};
+
 // row[i] = Σ_k weight[k] · source[k][i], for `count` values.
-LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, const float* weights, int taps, size_t count,
-                                        float* row) {
+LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, const float* weights, int taps, size_t count, float* row) {
   const float first = weights[0];
   for (size_t i = 0; i < count; ++i) row[i] = first * static_cast<float>(source[i]);
   for (int k = 1; k < taps; ++k) {
@@ -37,10 +78,10 @@ LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, co
 
 // Three channels in the lanes of one vector: `row` and `out` have a fourth value to spare at the end, which is overwritten by
 // the next pixel.
-using Lanes = float __attribute__((vector_size(16), aligned(4)));
+using Lanes = float __attribute__((vector_size(16), aligned(4), may_alias));
 
-void CombineColumns3(const float* row, const int* first, const float* weights, int taps, int width, const float* multiply,
-                     const float* add, float* out) {
+void CombineColumns3(const float* row, const int* first, const float* weights, int taps, int width, const float* multiply, const float* add,
+                     float* out) {
   const Lanes m = {multiply[0], multiply[1], multiply[2], 0}, a = {add[0], add[1], add[2], 0};
   for (int x = 0; x < width; ++x) {
     const float* from = row + 3 * first[x];
@@ -56,8 +97,7 @@ void CombineColumns3(const float* row, const int* first, const float* weights, i
   }
 }
 
-void CombineColumns1(const float* row, const int* first, const float* weights, int taps, int width, float multiply, float add,
-                     float* out) {
+void CombineColumns1(const float* row, const int* first, const float* weights, int taps, int width, float multiply, float add, float* out) {
   for (int x = 0; x < width; ++x) {
     const float* weight = weights + static_cast<ptrdiff_t>(x) * taps;
     float sum = row[first[x]] * weight[0];
@@ -66,9 +106,9 @@ void CombineColumns1(const float* row, const int* first, const float* weights, i
   }
 }
 
-float ChannelValue(const std::vector<double>& values, int channel, double otherwise) {
-  if (values.empty()) return static_cast<float>(otherwise);
-  return static_cast<float>(values.size() == 1 ? values[0] : values[static_cast<size_t>(channel)]);
+double ChannelValue(const std::vector<double>& values, int channel, double otherwise) {
+  if (values.empty()) return otherwise;
+  return values.size() == 1 ? values[0] : values[static_cast<size_t>(channel)];
 }
 
 }  // namespace
@@ -92,50 +132,20 @@ Resizer::Resizer(const ImageOptions& options) : options_(options) {
 void Resizer::Prepare(int source, int target, Table& table) const {
   if (table.source == source) return;
   table.source = source;
-  const double ratio = static_cast<double>(source) / target;
-  const Method method = options_.method;
-  const double stretch = options_.antialias ? std::max(ratio, 1.0) : 1.0;
-  const double radius = (method == Method::kBicubic ? 2.0 : 1.0) * stretch;
-  std::vector<std::vector<float>> rows(static_cast<size_t>(target));
-  table.first.assign(static_cast<size_t>(target), 0);
-  size_t taps = 1;
-  for (int i = 0; i < target; ++i) {
-    const double centre = (i + 0.5) * ratio;
-    int begin = 0, end = 0;
-    if (method == Method::kNearest) {
-      begin = std::min(static_cast<int>(centre), source - 1);
-      end = begin + 1;
-    } else if (method == Method::kArea) {
-      begin = static_cast<int>(i * ratio);
-      end = std::min(source, static_cast<int>(std::ceil((i + 1) * ratio - 1e-9)));
-    } else {
-      begin = std::max(0, static_cast<int>(std::floor(centre - radius - 0.5)));
-      end = std::min(source, static_cast<int>(std::ceil(centre + radius + 0.5)));
-    }
-    std::vector<double> weights;
-    double total = 0;
-    for (int k = begin; k < end; ++k) {
-      double weight = 1;
-      if (method == Method::kArea) weight = std::min(k + 1.0, (i + 1) * ratio) - std::max<double>(k, i * ratio);
-      if (method == Method::kBilinear) weight = Triangle((k + 0.5 - centre) / stretch);
-      if (method == Method::kBicubic) weight = Cubic((k + 0.5 - centre) / stretch);
-      weights.push_back(weight);
-      total += weight;
-    }
-    while (weights.size() > 1 && weights.back() == 0) weights.pop_back();
-    while (weights.size() > 1 && weights.front() == 0) weights.erase(weights.begin()), ++begin;
-    for (const double weight : weights) rows[static_cast<size_t>(i)].push_back(static_cast<float>(weight / total));
-    table.first[static_cast<size_t>(i)] = begin;
-    taps = std::max(taps, weights.size());
-  }
+  const Filter filter(options_, source, target);
   // All places get the same number of taps; one that would reach beyond the source begins earlier, with zeros in front.
-  taps = std::min(taps, static_cast<size_t>(source));
-  table.taps = static_cast<int>(taps);
-  table.weights.assign(static_cast<size_t>(target) * taps, 0);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const int shift = std::max(0, table.first[i] + static_cast<int>(taps) - source);
-    table.first[i] -= shift;
-    std::copy(rows[i].begin(), rows[i].end(), table.weights.begin() + static_cast<ptrdiff_t>(i * taps) + shift);
+  int taps = 1;
+  for (int i = 0; i < target; ++i) taps = std::max(taps, filter.End(i) - filter.Begin(i));
+  table.taps = taps;
+  table.first.resize(static_cast<size_t>(target));
+  table.weights.assign(static_cast<size_t>(target) * static_cast<size_t>(taps), 0);
+  for (int i = 0; i < target; ++i) {
+    const int begin = filter.Begin(i), end = filter.End(i), first = std::min(begin, source - taps);
+    float* weights = table.weights.data() + static_cast<ptrdiff_t>(i) * taps;
+    double total = 0;
+    for (int k = begin; k < end; ++k) total += filter.Weight(i, k);
+    for (int k = begin; k < end; ++k) weights[k - first] = static_cast<float>(filter.Weight(i, k) / total);
+    table.first[static_cast<size_t>(i)] = first;
   }
 }
 
@@ -149,11 +159,11 @@ void Resizer::Run(const Pixels& pixels, float* out) {
                 rows_.weights.data() + static_cast<ptrdiff_t>(y) * rows_.taps, rows_.taps, count, row_.data());
     float* target = out + static_cast<ptrdiff_t>(y) * options_.width * options_.channels;
     if (options_.channels == 3) {
-      CombineColumns3(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width,
-                      multiply_.data(), add_.data(), target);
+      CombineColumns3(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_.data(),
+                      add_.data(), target);
     } else {
-      CombineColumns1(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_[0],
-                      add_[0], target);
+      CombineColumns1(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_[0], add_[0],
+                      target);
     }
   }
 }

@@ -44,16 +44,15 @@ int64_t Permute(uint64_t key, int64_t size, int64_t place) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(const SamplerOptions& options) {
-  if (options.num_samples < 0)
-    return absl::InvalidArgumentError(absl::StrCat("num_samples: ", options.num_samples, " is negative"));
+  if (options.num_samples < 0) return absl::InvalidArgumentError(absl::StrCat("num_samples: ", options.num_samples, " is negative"));
   if (options.batch < 1) return absl::InvalidArgumentError(absl::StrCat("batch: must be at least 1, not ", options.batch));
   if (options.virtual_replicas < 1 || options.batch % options.virtual_replicas != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("virtual_replicas: ", options.virtual_replicas, " does not divide the batch of ", options.batch));
   }
   if (options.block_samples < 1 || options.window_blocks < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("blocks of ", options.block_samples, " samples in windows of ",
-                                                   options.window_blocks, " blocks: both must be at least 1"));
+    return absl::InvalidArgumentError(absl::StrCat("blocks of ", options.block_samples, " samples in windows of ", options.window_blocks,
+                                                   " blocks: both must be at least 1"));
   }
   return std::unique_ptr<Sampler>(new Sampler(options));
 }

@@ -52,8 +52,8 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options);
 
   const SamplerOptions options_;
-  const int64_t blocks_;   // whole ones
-  const int64_t windows_;  // the last takes what is left: up to two windows less a block, and the samples beyond whole blocks
+  const int64_t blocks_;          // whole ones
+  const int64_t windows_;         // the last takes what is left: up to two windows less a block, and the samples beyond whole blocks
   const int64_t window_samples_;  // of every window but the last
 };
 

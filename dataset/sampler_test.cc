@@ -59,9 +59,8 @@ TEST(Sampler, EverySampleOnceInAnEpochForAnyV) {
     options.shuffle = random() % 4 != 0;
     options.block_samples = static_cast<int64_t>(1 + random() % 8);
     options.window_blocks = static_cast<int64_t>(1 + random() % 8);
-    SCOPED_TRACE(testing::Message() << options.num_samples << " samples, batch " << options.batch << ", V "
-                                    << options.virtual_replicas << ", blocks of " << options.block_samples << ", windows of "
-                                    << options.window_blocks);
+    SCOPED_TRACE(testing::Message() << options.num_samples << " samples, batch " << options.batch << ", V " << options.virtual_replicas
+                                    << ", blocks of " << options.block_samples << ", windows of " << options.window_blocks);
     const auto sampler = Make(options);
     EXPECT_EQ(Sorted(Epoch(*sampler, random() % 1000)), UpTo(options.num_samples));
   }
@@ -87,8 +86,7 @@ TEST(Sampler, APartialBatchIsSpreadAndSomeMayGetNone) {
 }
 
 TEST(Sampler, APartialBatchCanBeDroppedAndThenDiffersByEpoch) {
-  const auto sampler =
-      Make({.num_samples = 19, .batch = 16, .virtual_replicas = 4, .seed = 1, .shuffle = true, .drop_last = true});
+  const auto sampler = Make({.num_samples = 19, .batch = 16, .virtual_replicas = 4, .seed = 1, .shuffle = true, .drop_last = true});
   EXPECT_EQ(sampler->StepsPerEpoch(), 1);
   std::set<int64_t> used;
   for (uint64_t epoch = 0; epoch < 50; ++epoch) {
@@ -112,10 +110,9 @@ TEST(Sampler, SeedAndEpochChangeTheOrderAndNothingElseDoes) {
 TEST(Sampler, TheExampleInTheDocuments) {
   const auto small = Make({.num_samples = 10, .batch = 4, .virtual_replicas = 2, .seed = 7, .shuffle = true});
   EXPECT_EQ(Epoch(*small, 0), (std::vector<int64_t>{8, 1, 5, 4, 9, 3, 6, 7, 0, 2}));
-  const auto blocks =
-      Make({.num_samples = 26, .batch = 26, .seed = 7, .shuffle = true, .block_samples = 4, .window_blocks = 2});
-  EXPECT_EQ(Epoch(*blocks, 0), (std::vector<int64_t>{18, 0, 3,  2,  19, 1, 16, 17, 25, 22, 4,  7, 23,
-                                                     5,  6, 24, 20, 13, 9, 15, 12, 10, 14, 11, 8, 21}));
+  const auto blocks = Make({.num_samples = 26, .batch = 26, .seed = 7, .shuffle = true, .block_samples = 4, .window_blocks = 2});
+  EXPECT_EQ(Epoch(*blocks, 0),
+            (std::vector<int64_t>{18, 0, 3, 2, 19, 1, 16, 17, 25, 22, 4, 7, 23, 5, 6, 24, 20, 13, 9, 15, 12, 10, 14, 11, 8, 21}));
 }
 
 // Every sample comes at every place about equally often: χ² over seeds, for sizes where a weak network would show.
@@ -146,8 +143,7 @@ TEST(Sampler, SortedClassesAreMixedWithinABatch) {
 }
 
 TEST(Sampler, AWindowReadsAFewBlocks) {
-  const SamplerOptions options{
-      .num_samples = 10'000, .batch = 10, .seed = 9, .shuffle = true, .block_samples = 10, .window_blocks = 20};
+  const SamplerOptions options{.num_samples = 10'000, .batch = 10, .seed = 9, .shuffle = true, .block_samples = 10, .window_blocks = 20};
   const auto sampler = Make(options);
   for (int64_t window = 0; window < 10'000 / 200; ++window) {
     std::set<int64_t> samples;
@@ -174,8 +170,7 @@ TEST(Sampler, ABillionSamplesTakeNoMemoryAndOneAccessNoTime) {
 }
 
 TEST(Sampler, OptionsThatMakeNoSenseAreRefused) {
-  EXPECT_THAT(std::string(Sampler::Create({.num_samples = 5, .batch = 0}).status().message()),
-              HasSubstr("batch: must be at least 1"));
+  EXPECT_THAT(std::string(Sampler::Create({.num_samples = 5, .batch = 0}).status().message()), HasSubstr("batch: must be at least 1"));
   EXPECT_THAT(std::string(Sampler::Create({.num_samples = 5, .batch = 10, .virtual_replicas = 4}).status().message()),
               HasSubstr("virtual_replicas: 4 does not divide the batch of 10"));
   EXPECT_FALSE(Sampler::Create({.num_samples = 5, .batch = 10, .virtual_replicas = 0}).ok());

@@ -1,0 +1,110 @@
+#pragma once
+// What a Pipeline and its batches share: the slots being filled, and the threads that fill them. See dataset/pipeline.h.
+//
+// A slot is opened (in the order in which training asks), its pictures are handed out one by one to the threads, it is complete, it
+// is taken by Next, and its buffer returned by the batch's destructor. Slots opened and not returned are at most `most_ahead_`.
+//
+// Thread-safe.
+
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "dataset/byte_pool.h"
+#include "dataset/picture_loader.h"
+#include "dataset/pipeline.h"
+
+namespace lockstep::dataset {
+
+struct FreeBytes {
+  void operator()(float* bytes) const { std::free(bytes); }
+};
+using FloatBuffer = std::unique_ptr<float, FreeBytes>;
+
+struct BatchSlot {
+  FloatBuffer images;
+  uint64_t epoch = 0;
+  int64_t step = 0;
+  int virtual_replica = 0;
+  ImageOptions image;
+  std::vector<int64_t> ids, labels;
+  std::vector<LoadedPicture> pictures;
+  size_t next = 0;  // picture to hand out
+  size_t done = 0;
+  // Known once it is complete.
+  std::vector<BadPicture> bad;
+  absl::Status status;
+  uint64_t digest = 0;
+
+  bool complete() const { return done == ids.size(); }
+};
+
+// How a budget is shared out.
+struct PipelineShares {
+  int threads = 1;
+  int most_ahead = 1;        // batches
+  int64_t slot_bytes = 0;    // of each
+  int64_t thread_bytes = 0;  // of each
+  int64_t large_bytes = 0;   // for pictures that a thread's own buffers cannot hold
+};
+PipelineShares ShareOut(const PipelineOptions& options, const Sampler& sampler);
+
+class PipelineCore {
+ public:
+  PipelineCore(const PipelineOptions& options, const Index& index, std::string folder, const Sampler& sampler);
+
+  void Start();
+  void Stop();
+  void Join();
+  absl::StatusOr<std::unique_ptr<BatchSlot>> Take(int virtual_replica);
+  void Return(std::unique_ptr<BatchSlot> slot);
+  PipelineStats stats() const;
+
+ private:
+  struct Work {
+    BatchSlot* slot = nullptr;
+    size_t position = 0;
+  };
+  void Fill();
+  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  Work TakeWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OpenSlot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AdvanceCursor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FloatBuffer TakeBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  BatchSlot* Find(int virtual_replica) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool CanOpen() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !ended_ && held_ < shares_.most_ahead; }
+  static void Seal(BatchSlot& slot);
+
+  const PipelineOptions options_;
+  const PipelineShares shares_;
+  const Index& index_;
+  const Sampler& sampler_;
+  const std::unique_ptr<FileReader> local_files_;
+  const LoadOptions load_options_;
+  BytePool large_;
+  absl::Notification stop_;
+
+  mutable absl::Mutex mutex_;
+  std::deque<std::unique_ptr<BatchSlot>> slots_ ABSL_GUARDED_BY(mutex_);  // opened and not taken, oldest first
+  std::vector<FloatBuffer> free_ ABSL_GUARDED_BY(mutex_);
+  int buffers_ ABSL_GUARDED_BY(mutex_) = 0;  // made
+  int held_ ABSL_GUARDED_BY(mutex_) = 0;     // slots opened and not returned
+  uint64_t epoch_ ABSL_GUARDED_BY(mutex_);   // of the slot to open next
+  int64_t step_ ABSL_GUARDED_BY(mutex_);
+  int virtual_replica_ ABSL_GUARDED_BY(mutex_) = 0;  // counted from the first of ours
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  PipelineStats stats_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::thread> threads_;  // touched by the owner only
+};
+
+}  // namespace lockstep::dataset
