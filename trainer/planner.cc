@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
+#include "dataset/image.h"
 #include "dataset/index.h"
 #include "dataset/sampler.h"
 #include "memory/cpu_allocator.h"
