@@ -1,0 +1,304 @@
+// Whole jobs in one process: each rank a thread, on pictures that our own program makes.
+
+#include "trainer/training.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "trainer/planner.h"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr int kClasses = 3;
+constexpr int kTrain = 30;
+
+// Keeps everything that a rank told.
+class Record final : public Reporter {
+ public:
+  void Step(StepFigures figures) override { steps.push_back(std::move(figures)); }
+  void Epoch(EpochFigures figures) override { epochs.push_back(std::move(figures)); }
+  void Note(std::string text) override { notes.push_back(std::move(text)); }
+  void Status(StatusFigures) override {}
+  bool CancelWanted() const override { return cancel_after >= 0 && static_cast<int>(steps.size()) >= cancel_after; }
+
+  int cancel_after = -1;  // steps; -1: never
+  std::vector<StepFigures> steps;
+  std::vector<EpochFigures> epochs;
+  std::vector<std::string> notes;
+};
+
+// The coordinator's part: waits for all ranks' endpoints.
+class Meeting {
+ public:
+  explicit Meeting(int ranks) : endpoints_(static_cast<size_t>(ranks)) {}
+  Rendezvous For(int rank) {
+    return [this, rank](const allreduce::Endpoint& mine, const auto&) -> absl::StatusOr<std::vector<allreduce::Endpoint>> {
+      absl::MutexLock lock(&mutex_);
+      endpoints_[static_cast<size_t>(rank)] = mine;
+      ++here_;
+      const auto all = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return here_ == static_cast<int>(endpoints_.size()); };
+      mutex_.Await(absl::Condition(&all));
+      return endpoints_;
+    };
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<allreduce::Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);
+  int here_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+struct Outcome {
+  RunOutcome run;
+  Record record;  // rank 0's
+};
+
+class Training : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    std::string pattern = absl::StrCat(testing::TempDir(), "/training_test.XXXXXX");
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    root_ = new std::string(pattern);
+    const std::string command = absl::StrCat(LOCKSTEP_MAKE_PICTURES " --out ", *root_, "/pictures --classes ", kClasses, " --train ",
+                                             kTrain, " --validation 9 --size 40x32 --seed 3 > /dev/null");
+    ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  }
+  static void TearDownTestSuite() {
+    fs::remove_all(*root_);
+    delete root_;
+  }
+
+  void SetUp() override {
+    scratch_ = absl::StrCat(*root_, "/", testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::create_directories(scratch_);
+    spec_.job_id = "test";
+    spec_.generation = 1;
+    spec_.secret = "secret";
+    spec_.address = "127.0.0.1";
+    spec_.model_file = "tiny_residual.keras";
+    spec_.train_folder = absl::StrCat(*root_, "/pictures/train");
+    spec_.validation_folder = absl::StrCat(*root_, "/pictures/validation");
+    spec_.batch = 12;  // 12 + 12 + 6: the last batch is partial
+    spec_.epochs = 2;
+    spec_.seed = 5;
+    spec_.virtual_replicas = 4;
+    spec_.threads = 1;
+    spec_.log_samples = true;
+    spec_.runs = {{0, 4}};
+  }
+
+  std::string CopyOfTrain() {
+    const std::string copy = absl::StrCat(scratch_, "/train");
+    fs::copy(spec_.train_folder, copy, fs::copy_options::recursive);
+    return copy;
+  }
+
+  PlanOutcome Plan() {
+    files_.model = model_;
+    files_.train_index = absl::StrCat(scratch_, "/train.index");
+    files_.validation_index = spec_.validation_folder.empty() ? "" : absl::StrCat(scratch_, "/validation.index");
+    spec_.scratch = scratch_;
+    return PlanJob(spec_, files_);
+  }
+
+  // REQUIRES: Plan succeeded.
+  absl::StatusOr<Outcome> Run(const RunSpec& planned, const std::vector<allreduce::LeafRange>& runs, int threads, int cancel_after = -1) {
+    const int ranks = static_cast<int>(runs.size());
+    Meeting meeting(ranks);
+    std::vector<absl::StatusOr<RunOutcome>> outcomes(runs.size(), absl::UnknownError("did not run"));
+    std::vector<Record> records(runs.size());
+    std::vector<std::thread> processes;
+    for (int rank = 0; rank < ranks; ++rank) {
+      records[static_cast<size_t>(rank)].cancel_after = rank == 0 ? cancel_after : -1;
+      processes.emplace_back([&, rank] {
+        RunSpec spec = planned;
+        spec.runs = runs;
+        spec.rank = rank;
+        spec.threads = threads;
+        spec.scratch = absl::StrCat(scratch_, "/run", ranks, ".", threads, ".", rank);
+        fs::create_directories(spec.scratch);
+        outcomes[static_cast<size_t>(rank)] = RunJob(spec, files_, meeting.For(rank), records[static_cast<size_t>(rank)]);
+      });
+    }
+    for (std::thread& process : processes) process.join();
+    for (const auto& outcome : outcomes) {
+      if (!outcome.ok()) return outcome.status();
+    }
+    return Outcome{*outcomes[0], std::move(records[0])};
+  }
+
+  static std::vector<std::string> Hashes(const Record& record) {
+    std::vector<std::string> hashes;
+    for (const StepFigures& step : record.steps) hashes.push_back(step.state_hash);
+    return hashes;
+  }
+
+  static std::string* root_;
+  std::string model_ = LOCKSTEP_TEST_DATA "/tiny_residual.keras";
+  std::string scratch_;
+  RunSpec spec_;
+  RunFiles files_;
+};
+
+std::string* Training::root_ = nullptr;
+
+TEST_F(Training, HasTheSameBitsForAnyRanksAndThreads) {
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  EXPECT_EQ(plan.total_steps, 6u);
+  const auto alone = Run(plan.resolved, {{0, 4}}, 1);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  ASSERT_EQ(alone->record.steps.size(), 6u);
+  ASSERT_EQ(alone->record.epochs.size(), 2u);
+  EXPECT_NE(Hashes(alone->record)[0], Hashes(alone->record)[1]);
+  const std::vector<std::vector<allreduce::LeafRange>> memberships = {
+      {{0, 4}}, {{0, 2}, {2, 4}}, {{0, 1}, {1, 4}}, {{0, 1}, {1, 3}, {3, 4}}, {{0, 1}, {1, 2}, {2, 3}, {3, 4}}};
+  for (const auto& runs : memberships) {
+    for (const int threads : {1, 2}) {
+      SCOPED_TRACE(testing::Message() << runs.size() << " ranks, " << threads << " threads");
+      const auto other = Run(plan.resolved, runs, threads);
+      ASSERT_TRUE(other.ok()) << other.status();
+      EXPECT_EQ(Hashes(other->record), Hashes(alone->record));
+      for (size_t i = 0; i < alone->record.steps.size(); ++i) {
+        EXPECT_EQ(other->record.steps[i].loss, alone->record.steps[i].loss);
+        EXPECT_EQ(other->record.steps[i].sample_paths, alone->record.steps[i].sample_paths);
+        EXPECT_EQ(other->record.steps[i].sample_digest, alone->record.steps[i].sample_digest);
+      }
+      for (size_t i = 0; i < alone->record.epochs.size(); ++i) {
+        EXPECT_EQ(other->record.epochs[i].validation, alone->record.epochs[i].validation);
+        EXPECT_EQ(other->record.epochs[i].loss, alone->record.epochs[i].loss);
+      }
+      EXPECT_EQ(other->run.result.state_hash, alone->run.result.state_hash);
+    }
+  }
+}
+
+TEST_F(Training, UsesEverySampleOnceInAnEpoch) {
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto outcome = Run(plan.resolved, {{0, 2}, {2, 4}}, 1);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  for (const uint32_t epoch : {1u, 2u}) {
+    std::vector<std::string> used;
+    for (const StepFigures& step : outcome->record.steps) {
+      if (step.epoch == epoch) used.insert(used.end(), step.sample_paths.begin(), step.sample_paths.end());
+    }
+    EXPECT_EQ(used.size(), static_cast<size_t>(kTrain));
+    std::sort(used.begin(), used.end());
+    EXPECT_EQ(std::unique(used.begin(), used.end()), used.end());
+  }
+}
+
+TEST_F(Training, EvaluatingTheTrainedFileGivesWhatValidationSaid) {
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto fit = Run(plan.resolved, {{0, 4}}, 2);
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  EXPECT_THAT(fit->run.artifacts, ElementsAre("trained.keras"));
+  model_ = absl::StrCat(scratch_, "/run1.2.0/trained.keras");
+  spec_.kind = JobKind::kEvaluate;
+  spec_.train_folder = spec_.validation_folder;
+  spec_.validation_folder.clear();
+  const PlanOutcome evaluation = Plan();
+  ASSERT_TRUE(evaluation.errors.empty()) << absl::StrJoin(evaluation.errors, "\n");
+  const auto evaluated = Run(evaluation.resolved, {{0, 4}}, 1);
+  ASSERT_TRUE(evaluated.ok()) << evaluated.status();
+  const NamedValues& validation = fit->record.epochs.back().validation;
+  ASSERT_EQ(validation.at(0).first, "loss");
+  EXPECT_EQ(evaluated->run.result.loss, validation[0].second) << "bits, not about";
+  EXPECT_EQ(evaluated->run.result.metrics.at(0).second, validation.at(1).second);
+}
+
+TEST_F(Training, ABadPictureIsLeftOutAndListedAsFarAsTheJobAllows) {
+  spec_.train_folder = CopyOfTrain();
+  const fs::path victim = fs::directory_iterator(fs::directory_iterator(spec_.train_folder)->path())->path();
+  fs::resize_file(victim, fs::file_size(victim) / 3);
+  spec_.skip_bad = 1;
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto one = Run(plan.resolved, {{0, 4}}, 1);
+  const auto two = Run(plan.resolved, {{0, 2}, {2, 4}}, 1);
+  ASSERT_TRUE(one.ok() && two.ok()) << one.status() << two.status();
+  EXPECT_EQ(one->run.ending, Ending::kDone) << one->run.reason;
+  EXPECT_EQ(Hashes(one->record), Hashes(two->record));
+  EXPECT_EQ(one->record.epochs[0].samples, static_cast<uint64_t>(kTrain) - 1);
+  ASSERT_EQ(one->record.epochs[0].bad_samples.size(), 1u);
+  EXPECT_THAT(one->record.epochs[0].bad_samples[0], HasSubstr(victim.filename().string()));
+
+  RunSpec strict = plan.resolved;
+  strict.skip_bad = 0;
+  const auto refused = Run(strict, {{0, 2}, {2, 4}}, 1);
+  ASSERT_TRUE(refused.ok()) << refused.status();
+  EXPECT_EQ(refused->run.ending, Ending::kBadInput);
+  EXPECT_THAT(refused->run.reason, HasSubstr(victim.filename().string()));
+}
+
+TEST_F(Training, CancellingEndsAllRanksAtOneStep) {
+  spec_.epochs = 100;
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto outcome = Run(plan.resolved, {{0, 2}, {2, 4}}, 1, /*cancel_after=*/2);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->run.ending, Ending::kCancelled);
+  EXPECT_EQ(outcome->record.steps.size(), 3u) << "the step in which the wish was seen is committed";
+}
+
+TEST_F(Training, PlanningFindsEverythingThatIsWrongAtOnce) {
+  spec_.virtual_replicas = 5;
+  spec_.image.method = "bilinaer";
+  spec_.train_folder = absl::StrCat(scratch_, "/nowhere");
+  const PlanOutcome plan = Plan();
+  EXPECT_EQ(plan.failure, Ending::kBadInput);
+  const std::string errors = absl::StrJoin(plan.errors, "\n");
+  EXPECT_THAT(errors,
+              AllOf(HasSubstr("virtual_replicas: 5 does not divide the batch of 12"), HasSubstr("\"bilinaer\""), HasSubstr("/nowhere")));
+}
+
+TEST_F(Training, AModelThatDoesNotFitTheClassesIsRefused) {
+  spec_.train_folder = CopyOfTrain();
+  fs::create_directories(absl::StrCat(spec_.train_folder, "/zebra"));
+  const fs::path picture = fs::directory_iterator(fs::directory_iterator(spec_.train_folder)->path())->path();
+  fs::copy(picture, absl::StrCat(spec_.train_folder, "/zebra/one.jpg"));
+  spec_.validation_folder.clear();
+  const PlanOutcome plan = Plan();
+  EXPECT_EQ(plan.failure, Ending::kBadInput);
+  EXPECT_THAT(absl::StrJoin(plan.errors, "\n"), AllOf(HasSubstr("3"), HasSubstr("4")));
+}
+
+TEST_F(Training, WhatCannotFitIsRefusedWithWhatWould) {
+  spec_.memory_limit = 100 << 10;
+  const PlanOutcome plan = Plan();
+  EXPECT_EQ(plan.failure, Ending::kOutOfMemory);
+  EXPECT_THAT(absl::StrJoin(plan.errors, "\n"), HasSubstr("memory.limit"));
+}
+
+TEST_F(Training, AMissingPeerEndsTheRunInsteadOfHangingIt) {
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  RunSpec spec = plan.resolved;
+  spec.runs = {{0, 2}, {2, 4}};
+  spec.scratch = scratch_;
+  Record record;
+  const Rendezvous nobody = [](const allreduce::Endpoint&, const auto&) -> absl::StatusOr<std::vector<allreduce::Endpoint>> {
+    return absl::FailedPreconditionError("generation 1 is not the newest");
+  };
+  EXPECT_EQ(RunJob(spec, files_, nobody, record).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace lockstep
