@@ -6,6 +6,8 @@
 #include <functional>
 #include <set>
 
+#include "base/file.h"
+
 namespace lockstep {
 namespace {
 
@@ -178,6 +180,14 @@ TEST(JobFields, ReachEveryFieldOfTheProto) {
   }
   for (const JobField& field : JobFields()) wanted.erase(std::string(field.path));
   EXPECT_THAT(wanted, IsEmpty());
+}
+
+TEST(JobFields, AreAllDocumented) {
+  const std::string text = ReadFile(LOCKSTEP_CLI_DOCUMENT).value();
+  for (const JobField& field : JobFields()) {
+    EXPECT_THAT(text, HasSubstr("`" + std::string(field.path) + "`"));
+    EXPECT_THAT(text, HasSubstr(std::string(field.flag)));
+  }
 }
 
 }  // namespace
