@@ -228,7 +228,7 @@ absl::StatusOr<int> Dispatch(const CommandLine& line) {
 int RunCommand(const CommandLine& line) {
   const absl::StatusOr<int> exit_code = Dispatch(line);
   if (exit_code.ok()) return *exit_code;
-  PrintErrors(absl::StrSplit(std::string(exit_code.status().message()), '\n', absl::SkipEmpty()));
+  PrintErrors({std::string(exit_code.status().message())});
   return ExitCodeOf(exit_code.status());
 }
 

@@ -36,11 +36,18 @@ std::string DefaultOutput(const JobDraft& draft, const char* suffix) {
   return absl::StrCat(std::filesystem::path(draft.model_path).stem().string(), suffix);
 }
 
+Style StyleOf(const CommandLine& line) {
+  Style style = Style::OfStandardOutput();
+  // An embedded worker is on its way; that there is none yet is no news.
+  style.waiting_is_news = !line.connection.coordinator.empty();
+  return style;
+}
+
 // One run of one job, from the cluster's start to its end. Ctrl-C once: the job is cancelled; twice: everything is ended.
 class Run {
  public:
   Run(const CommandLine& line, JobDraft draft)
-      : line_(line), draft_(std::move(draft)), progress_(std::cout, Style::OfStandardOutput(), clock_), view_(draft_.job) {}
+      : line_(line), draft_(std::move(draft)), progress_(std::cout, StyleOf(line), clock_), view_(draft_.job) {}
 
   int Execute();
 
@@ -213,8 +220,7 @@ int Run::Failed(const absl::Status& status) {
     PrintErrors({"interrupted"});
     return kExitInterrupted;
   }
-  std::vector<std::string> lines = absl::StrSplit(std::string(status.message()), '\n', absl::SkipEmpty());
-  PrintErrors(lines);
+  PrintErrors({std::string(status.message())});
   return ExitCodeOf(status);
 }
 

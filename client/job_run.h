@@ -18,7 +18,7 @@ struct PreparedJob {
 // REQUIRES: the command is fit, evaluate, predict or submit.
 PreparedJob PrepareJob(const CommandLine& line);
 
-// Prints each error, "lockstep: " before it.
+// Prints each error, "lockstep: " before each of its lines.
 void PrintErrors(const std::vector<std::string>& errors);
 
 // Returns the exit status.

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "client/job_check.h"
 #include "client/job_run.h"
 
@@ -69,7 +70,11 @@ PreparedJob PrepareJob(const CommandLine& line) {
 }
 
 void PrintErrors(const std::vector<std::string>& errors) {
-  for (const std::string& error : errors) std::cerr << "lockstep: " << error << "\n";
+  for (const std::string& error : errors) {
+    for (const absl::string_view line : absl::StrSplit(error, '\n', absl::SkipEmpty())) {
+      std::cerr << "lockstep: " << std::string(line) << "\n";
+    }
+  }
 }
 
 }  // namespace lockstep

@@ -19,7 +19,8 @@ void Progress::Show(const v1::Event& event, const RunView& view) {
       // How it ended is for whoever reports the end.
       if (!HasEnded(view.state)) {
         const std::string state = RenderState(view.state, view.reason);
-        if (!style_.terminal && state != last_state_) Say(state);
+        const bool news = view.state != v1::SUBMITTED || style_.waiting_is_news;
+        if (!style_.terminal && news && state != last_state_) Say(state);
         last_state_ = state;
         Redraw(view);
       }

@@ -15,6 +15,8 @@ struct Style {
   size_t columns = 80;
   bool colour = false;
   bool utf8 = false;
+  // Says so while a job waits to be planned.
+  bool waiting_is_news = true;
 
   // Of standard output. Colours only on a terminal, and not with NO_COLOR (https://no-color.org) or TERM=dumb.
   static Style OfStandardOutput();
