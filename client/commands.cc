@@ -86,11 +86,11 @@ absl::StatusOr<int> Conversation::WatchJob(const std::string& job_id, uint64_t a
     ASSIGN_OR_RETURN(const v1::JobStatus status, DescribeSurely(client_, job_id));
     return ExitCodeOf(status.state(), status.failure());
   }
+  ASSIGN_OR_RETURN(const v1::JobStatus at_start, client_.Describe(job_id));
   std::unique_ptr<StepLog> step_log;
   if (!line_.step_log.empty()) {
-    ASSIGN_OR_RETURN(step_log, StepLog::Create(line_.step_log, true));
+    ASSIGN_OR_RETURN(step_log, StepLog::Create(line_.step_log, at_start.job().log_samples()));
   }
-  ASSIGN_OR_RETURN(const v1::JobStatus at_start, client_.Describe(job_id));
   RunView view(at_start.has_resolved() ? at_start.resolved() : at_start.job());
   RealClock clock;
   Progress progress(std::cout, Style::OfStandardOutput(), clock);

@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "client/size.h"
 
 namespace lockstep {
 namespace {
@@ -43,6 +44,14 @@ absl::StatusOr<std::string> MakeTemporaryFolder() {
   return folder;
 }
 
+absl::Status CheckRoom(const std::string& folder, uint64_t bytes) {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  if (error || space.available >= bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("temporary files may need ", FormatSize(bytes), ", and ", folder, " has only ",
+                                                   FormatSize(space.available), " left; name a roomier folder in TMPDIR"));
+}
+
 absl::Status Ended(const char* program, ChildServer& child) {
   const std::string lines = LastLines(child.log_path(), kLogLines);
   return absl::InternalError(
@@ -58,6 +67,7 @@ absl::StatusOr<std::unique_ptr<EmbeddedCluster>> EmbeddedCluster::Start(const Em
   }
   ASSIGN_OR_RETURN(std::string folder, MakeTemporaryFolder());
   std::unique_ptr<EmbeddedCluster> cluster(new EmbeddedCluster(std::move(folder), MakeToken()));
+  RETURN_IF_ERROR(CheckRoom(cluster->folder_, options.folder_bytes));
   AdoptOrphans();
   RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(cluster->folder_, "/token"), cluster->token_));
   RETURN_IF_ERROR(cluster->StartCoordinator(options));

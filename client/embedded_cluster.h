@@ -24,6 +24,8 @@ struct EmbeddedOptions {
   std::string program_folder;
   // Trainers that can run at once.
   uint32_t slots = 1;
+  // What its folder may have to hold. Less free space is refused, for it would show when the training is done.
+  uint64_t folder_bytes = 0;
   // Asked while starting: true gives up with Cancelled.
   std::function<bool()> interrupted = [] { return false; };
 };

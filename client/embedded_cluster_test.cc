@@ -76,6 +76,14 @@ TEST_F(EmbeddedClusterTest, AMissingProgramIsNamed) {
   EXPECT_EQ(Leftovers(), 0u);
 }
 
+TEST_F(EmbeddedClusterTest, AFolderWithoutRoomIsRefusedBeforeTraining) {
+  options_.folder_bytes = UINT64_MAX;
+  const absl::Status status = EmbeddedCluster::Start(options_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("TMPDIR"));
+  EXPECT_EQ(Leftovers(), 0u);
+}
+
 TEST_F(EmbeddedClusterTest, ACoordinatorThatCannotStartIsQuoted) {
   Program("lockstep-coordinator", "echo 'the disk is on fire' >&2; exit 7");
   const absl::Status status = EmbeddedCluster::Start(options_).status();

@@ -1,6 +1,6 @@
 #include "client/job_run.h"
 
-#include <unistd.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -25,6 +25,9 @@ namespace lockstep {
 namespace {
 
 constexpr size_t kTrainerLines = 15;
+// Of the model, in the embedded cluster's folder, beside one for each trainer: the submitted one, the planner's, and the trained one
+// and the best, with up to two slots of the optimizer, where they are made and where they are stored.
+constexpr uint64_t kModelCopies = 10;
 
 std::string ProgramFolder() {
   std::error_code error;
@@ -109,6 +112,7 @@ absl::Status Run::Connect() {
     options.program_folder = ProgramFolder();
     const uint32_t replicas = std::max(draft_.job.replicas().min(), draft_.job.replicas().max());
     options.slots = std::max({replicas, std::thread::hardware_concurrency(), 1u});
+    options.folder_bytes = (kModelCopies + replicas) * draft_.job.model().size_bytes();
     options.interrupted = [this] { return interrupts_.count() > 0; };
     ASSIGN_OR_RETURN(cluster_, EmbeddedCluster::Start(options));
     client_ = std::make_unique<CoordinatorClient>(cluster_->address(), cluster_->channel_options());
@@ -239,6 +243,8 @@ int RunJob(const CommandLine& line) {
     PrintErrors(prepared.errors);
     return kExitBadInput;
   }
+  // Whoever reads our progress may go (`| head`); the training is not to end with it.
+  signal(SIGPIPE, SIG_IGN);
   return Run(line, std::move(prepared.draft)).Execute();
 }
 

@@ -12,8 +12,10 @@ void Progress::Show(const v1::Event& event, const RunView& view) {
   switch (event.what_case()) {
     case v1::Event::kNote: return Say(event.note());
     case v1::Event::kEpoch:
+      // Its live line is finished with it; the next step draws the next one.
+      End();
       Say(RenderEpoch(event.epoch(), view, style_));
-      last_drawn_ = clock_.Now();
+      if (!style_.terminal) last_drawn_ = clock_.Now();
       return;
     case v1::Event::kState:
       // How it ended is for whoever reports the end.

@@ -154,7 +154,7 @@ TEST(RenderLive, StepsWithoutEpochs) {
 TEST(RenderEpoch, WithValidation) {
   Story story(3);
   const v1::Event event = story.Epoch(2, 0.5, 0.00001);
-  EXPECT_EQ(RenderEpoch(event.epoch(), story.view(), Style()), "epoch 2/3  loss 0.5000  val_loss 1.000e-05  1:15");
+  EXPECT_EQ(RenderEpoch(event.epoch(), story.view(), Style()), "epoch 2/3  loss 0.5000  val_loss 1.000e-05  75 s");
 }
 
 TEST(Progress, PlainLinesAreFewAndWhole) {
@@ -195,6 +195,10 @@ TEST(Progress, TheLiveLineIsRedrawnInPlaceAndGoesAway) {
   EXPECT_THAT(out.str().substr(before), HasSubstr("\r\x1b[Kepoch 1/1"));
   progress.Say("a note");
   EXPECT_THAT(out.str(), HasSubstr("\r\x1b[Ka note\nepoch 1/1"));
+  progress.Show(story.Epoch(1, 1, 1), story.view());
+  EXPECT_TRUE(out.str().ends_with("\r\x1b[Kepoch 1/1  loss 1.0000  val_loss 1.0000  20 images/s  75 s\n")) << "no stale line below it";
+  clock.Advance(absl::Seconds(1));
+  progress.Show(story.Step(2, 1, 1), story.view());
   progress.End();
   EXPECT_TRUE(out.str().ends_with("\r\x1b[K"));
 }
@@ -206,6 +210,10 @@ TEST(Formats, ForPeople) {
   EXPECT_EQ(FormatValue(NAN), "nan");
   EXPECT_EQ(FormatTime(absl::Seconds(7.4)), "0:07");
   EXPECT_EQ(FormatTime(absl::Seconds(3723)), "1:02:03");
+  EXPECT_EQ(FormatElapsed(absl::Seconds(0.524)), "0.52 s");
+  EXPECT_EQ(FormatElapsed(absl::Seconds(7.44)), "7.4 s");
+  EXPECT_EQ(FormatElapsed(absl::Seconds(45.3)), "45 s");
+  EXPECT_EQ(FormatElapsed(absl::Seconds(99.6)), "1:40");
   EXPECT_EQ(FormatCount(9.25), "9.2");
   EXPECT_EQ(FormatCount(950.4), "950");
   EXPECT_EQ(FormatCount(1234567), "1,234,567");

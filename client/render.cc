@@ -127,7 +127,7 @@ std::string RenderEpoch(const v1::EpochRecord& record, const RunView& view, cons
   for (const auto& metric : record.metrics()) parts.push_back(absl::StrCat(metric.name(), " ", FormatValue(metric.value())));
   for (const auto& metric : record.validation()) parts.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
   if (view.images_per_second > 0) parts.push_back(absl::StrCat(FormatCount(view.images_per_second), " images/s"));
-  parts.push_back(FormatTime(absl::Seconds(record.wall_seconds())));
+  parts.push_back(FormatElapsed(absl::Seconds(record.wall_seconds())));
   if (record.bad_samples_size() > 0) parts.push_back(absl::StrCat(record.bad_samples_size(), " bad samples left out"));
   const std::string head = absl::StrCat("epoch ", OfTotal(record.epoch(), view.total_epochs));
   return absl::StrCat(Painted(head, "1", style), kGap, absl::StrJoin(parts, kGap));
@@ -169,7 +169,7 @@ std::string RenderResult(const v1::Job& job, const v1::Result& result, uint32_t 
     work.push_back(absl::StrCat(result.steps(), result.steps() == 1 ? " step" : " steps"));
   }
   work.push_back(absl::StrCat(FormatCount(static_cast<double>(result.samples())), " samples"));
-  std::string text = absl::StrCat(verb, " ", absl::StrJoin(work, ", "), " in ", FormatTime(absl::Seconds(result.wall_seconds())), " (",
+  std::string text = absl::StrCat(verb, " ", absl::StrJoin(work, ", "), " in ", FormatElapsed(absl::Seconds(result.wall_seconds())), " (",
                                   FormatCount(result.images_per_second()), " images/s",
                                   replicas > 1 ? absl::StrCat(", ", replicas, " replicas") : "", ")\n");
   std::vector<std::string> figures = {absl::StrCat("loss ", FormatValue(result.loss()))};
@@ -191,6 +191,12 @@ std::string FormatTime(absl::Duration duration) {
   const int64_t seconds = absl::ToInt64Seconds(duration + absl::Milliseconds(500));
   if (seconds >= 3600) return absl::StrFormat("%d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
   return absl::StrFormat("%d:%02d", seconds / 60, seconds % 60);
+}
+
+std::string FormatElapsed(absl::Duration duration) {
+  const double seconds = absl::ToDoubleSeconds(duration);
+  if (seconds >= 99.5) return FormatTime(duration);
+  return absl::StrFormat("%.*f s", seconds < 0.995 ? 2 : seconds < 9.95 ? 1 : 0, seconds);
 }
 
 std::string FormatCount(double value) {

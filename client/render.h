@@ -43,8 +43,10 @@ std::string RenderMemory(const v1::MemoryReport& memory);
 
 // "0.4321", "1.2e-05", "nan".
 std::string FormatValue(double value);
-// "0:07", "12:34", "1:02:03".
+// "0:07", "12:34", "1:02:03": what is left, or an age.
 std::string FormatTime(absl::Duration duration);
+// "0.52 s", "7.4 s", "45 s", then as above: what something took.
+std::string FormatElapsed(absl::Duration duration);
 // "950", "1,234".
 std::string FormatCount(double value);
 // "done", "running".

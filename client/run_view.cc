@@ -54,7 +54,7 @@ void RunView::ApplyStep(const v1::StepRecord& record) {
   }
   const double pace = record.images_per_second();
   images_per_second = images_per_second == 0 ? pace : 0.9 * images_per_second + 0.1 * pace;
-  if (record.has_memory() && record.memory().bytes_by_category_size() > 0) memory = record.memory();
+  if (record.memory().peak_bytes() != 0) memory = record.memory();
 }
 
 void RunView::ApplyEpoch(const v1::EpochRecord& record) {

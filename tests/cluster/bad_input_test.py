@@ -99,6 +99,7 @@ class BadInputTest(harness.ClusterTest):
             file.write("not an archive")
         self.fit_fails(["text.keras", "not a .keras archive"], archive=self.path("text.keras"))
         self.fit_fails(["truncated.keras"], archive="truncated.keras")
+        self.fit_fails(["spoiled.keras"], archive="spoiled.keras")
 
     def test_weights_of_the_wrong_shape(self):
         self.fit_fails(["dense", "shape"], archive="wrong_shape.keras")

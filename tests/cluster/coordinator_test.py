@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import unittest
@@ -73,6 +74,21 @@ class CoordinatorTest(harness.ClusterTest):
         outcome = self.run_lockstep("describe", "no-such-job", *cluster.flags())
         self.assertEqual(outcome.code, 2)
         self.assertIn("no-such-job", outcome.err)
+
+    @unittest.skipUnless(shutil.which("openssl"), "makes its certificate with openssl")
+    def test_over_tls(self):
+        certificate, key = self.path("certificate.pem"), self.path("key.pem")
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=lockstep.test", "-addext",
+             "subjectAltName=DNS:lockstep.test", "-keyout", key, "-out", certificate], check=True, capture_output=True)  # fmt: skip
+        cluster = harness.RunningCluster(
+            self, coordinator_flags=("--tls-certificate", certificate, "--tls-key", key),
+            worker_flags=("--ca-certificate", certificate, "--server-name", "lockstep.test"))  # fmt: skip
+        tls = ("--ca-certificate", certificate, "--server-name", "lockstep.test")
+        self.succeed(
+            "fit", harness.model("tiny.keras"), "--train", harness.TRAIN, "--batch", 16, "--epochs", 1, "--replicas", 2, "--out",
+            self.path("a.keras"), *cluster.flags(), *tls)  # fmt: skip
+        self.assertNotEqual(self.run_lockstep("list", *cluster.flags()).code, 0, "answered without TLS")
 
     def test_a_port_in_use_is_named(self):
         cluster = harness.RunningCluster(self, workers=0)

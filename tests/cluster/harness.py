@@ -133,12 +133,13 @@ class Fit:
 class RunningCluster:
     """A coordinator and workers that stay, for tests of the commands that speak to one. Ends with the test."""
 
-    def __init__(self, test, workers=1, slots=2, coordinator_flags=(), listen="127.0.0.1:0"):
+    def __init__(self, test, workers=1, slots=2, coordinator_flags=(), worker_flags=(), listen="127.0.0.1:0"):
         self.test = test
         self.token_file = test.path("token")
         with open(self.token_file, "w", encoding="utf-8") as file:
             file.write(TOKEN)
         self.coordinator_flags = coordinator_flags
+        self.worker_flags = worker_flags
         self.processes = []
         self.start_coordinator(listen)
         for i in range(workers):
@@ -156,13 +157,12 @@ class RunningCluster:
             self.ready = json.load(file)
         self.address = self.ready["grpc"]
 
-    def start_worker(self, number, slots, address=None, program=None):
+    def start_worker(self, number, slots):
         """Each as if on a host of its own: another loopback address, another folder."""
-        address = address or f"127.0.0.{number + 2}"
         return self._start(
             "lockstep-worker", "--coordinator", self.address, "--token-file", self.token_file, "--state-dir",
-            self.test.path(f"worker{number}"), "--address", address, "--slots", slots, "--metrics", "127.0.0.1:0",
-            "--die-with-parent")  # fmt: skip
+            self.test.path(f"worker{number}"), "--address", f"127.0.0.{number + 2}", "--slots", slots, "--metrics", "127.0.0.1:0",
+            "--die-with-parent", *self.worker_flags)  # fmt: skip
 
     def _start(self, program, *arguments):
         with open(self.test.path(program + ".log"), "a", encoding="utf-8") as log:

@@ -73,6 +73,16 @@ def cut(source, path):
         half.write(data[: len(data) // 2])
 
 
+def spoil(source, path):
+    """`source` with sixteen bytes of its weights turned around."""
+    with open(source, "rb") as whole:
+        data = bytearray(whole.read())
+    start = data.index(b"model.weights.h5") + 8000
+    data[start : start + 16] = bytes(byte ^ 0xFF for byte in data[start : start + 16])
+    with open(path, "wb") as file:
+        file.write(data)
+
+
 def main(folder):
     os.makedirs(folder, exist_ok=True)
     at = lambda name: os.path.join(folder, name)  # noqa: E731
@@ -84,6 +94,7 @@ def main(folder):
     save(tiny(units=CLASSES - 1), at("too_few_units.keras"))
     save(with_unknown_layer(), at("unknown_layer.keras"))
     with_wrong_shape(at("tiny.keras"), at("wrong_shape.keras"))
+    spoil(at("tiny.keras"), at("spoiled.keras"))
     cut(at("tiny.keras"), at("truncated.keras"))
 
 
