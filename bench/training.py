@@ -1,7 +1,7 @@
 """Lockstep beside Keras and PyTorch DDP, on the same architecture, pictures and batch, in one run.
 
-Each round runs the three after one another; images/s are over the steps after the warm-up, memory is the peak of the whole process
-tree (bench/process_tree.py). Printed are medians, and the ratios of each round with their spread.
+Each round runs the three after one another. Images/s are over all of Lockstep's steps, and over the peers' after their warm-up; memory
+is the peak of the whole process tree (bench/process_tree.py). Printed are medians, and the ratios of each round with their spread.
 """
 import argparse
 import json
@@ -34,16 +34,15 @@ def run_peer(script, arguments, extra):
 
 
 def run_lockstep(arguments, model, folder):
-    log = os.path.join(folder, "steps.jsonl")
+    summary = os.path.join(folder, "summary.json")
     command = [os.path.join(arguments.bin, "lockstep"), "fit", model, "--train", arguments.train, "--batch", str(arguments.batch),
                "--steps", str(arguments.steps), "--replicas", "2", "--virtual-replicas", str(arguments.virtual_replicas),
-               "--out", os.path.join(folder, "trained.keras"), "--step-log", log, "--summary", os.path.join(folder, "summary.json")]
+               "--out", os.path.join(folder, "trained.keras"), "--summary", summary]
     finished = process_tree.run(command, arguments.timeout)
     if finished.returncode != 0:
         raise SystemExit(f"lockstep failed:\n{finished.output[-3000:]}")
-    with open(log) as file:
-        seconds = [json.loads(line)["seconds"] for line in file][arguments.warmup:]
-    return {"images_per_second": arguments.batch * len(seconds) / sum(seconds), "peak_bytes": finished.peak_bytes}
+    with open(summary) as file:
+        return {"images_per_second": json.load(file)["images_per_second"], "peak_bytes": finished.peak_bytes}
 
 
 def spread(values):

@@ -172,10 +172,11 @@ std::string RenderResult(const v1::Job& job, const v1::Result& result, uint32_t 
   std::string text = absl::StrCat(verb, " ", absl::StrJoin(work, ", "), " in ", FormatElapsed(absl::Seconds(result.wall_seconds())), " (",
                                   FormatCount(result.images_per_second()), " images/s",
                                   replicas > 1 ? absl::StrCat(", ", replicas, " replicas") : "", ")\n");
-  std::vector<std::string> figures = {absl::StrCat("loss ", FormatValue(result.loss()))};
+  std::vector<std::string> figures;
+  if (job.kind() != v1::Job::PREDICT) figures.push_back(absl::StrCat("loss ", FormatValue(result.loss())));
   for (const auto& metric : result.metrics()) figures.push_back(absl::StrCat(metric.name(), " ", FormatValue(metric.value())));
   for (const auto& metric : result.validation()) figures.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
-  absl::StrAppend(&text, "  ", absl::StrJoin(figures, kGap), "\n");
+  if (!figures.empty()) absl::StrAppend(&text, "  ", absl::StrJoin(figures, kGap), "\n");
   if (!result.note().empty()) absl::StrAppend(&text, "  ", result.note(), "\n");
   absl::StrAppend(&text, "Memory of one trainer, by category\n", RenderMemory(result.memory()));
   return text;

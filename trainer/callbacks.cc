@@ -22,15 +22,15 @@ absl::StatusOr<Callbacks> MakeCallbacks(const RunSpec& spec, const Recipe& recip
   if (spec.stop_early) {
     const StopEarlySpec& stop = *spec.stop_early;
     if (auto watched = monitor("stop_early", stop.metric, stop.mode, stop.min_delta)) {
-      callbacks.early_stopping.emplace(
-          std::move(*watched), EarlyStopping::Options{stop.patience, stop.baseline, stop.restore_best, stop.start_from_epoch});
+      callbacks.early_stopping.emplace(std::move(*watched),
+                                       EarlyStopping::Options{stop.patience, stop.baseline, stop.restore_best, stop.start_from_epoch});
     }
   }
   if (spec.reduce_on_plateau) {
     const ReduceOnPlateauSpec& plateau = *spec.reduce_on_plateau;
     if (auto watched = monitor("reduce_on_plateau", plateau.metric, plateau.mode, plateau.min_delta)) {
-      absl::StatusOr<ReduceOnPlateau> made = ReduceOnPlateau::Create(
-          std::move(*watched), {plateau.factor, plateau.patience, plateau.cooldown, plateau.min_learning_rate});
+      absl::StatusOr<ReduceOnPlateau> made =
+          ReduceOnPlateau::Create(std::move(*watched), {plateau.factor, plateau.patience, plateau.cooldown, plateau.min_learning_rate});
       if (made.ok()) {
         callbacks.plateau = std::move(*made);
       } else {

@@ -22,9 +22,9 @@ void Judge(const RunSpec& spec, const DataSource& data, const JointVerdict& verd
   } else if (verdict.bad.size() > spec.skip_bad) {
     const BadSample& first = verdict.bad.front();
     outcome.ending = Ending::kBadInput;
-    outcome.reason = absl::StrCat(verdict.bad.size(), " pictures cannot be used, the first is ",
-                                  std::string(data.train().Sample(first.sample).path), ": ", first.reason,
-                                  " (data.bad_samples.skip allows ", spec.skip_bad, ")");
+    outcome.reason =
+        absl::StrCat(verdict.bad.size(), " pictures cannot be used, the first is ", std::string(data.train().Sample(first.sample).path),
+                     ": ", first.reason, " (data.bad_samples.skip allows ", spec.skip_bad, ")");
   }
 }
 
@@ -62,8 +62,6 @@ std::string ClassOf(const dataset::Index& index, const std::vector<std::string>&
 template <typename T>
 void FillResult(const Evaluation& evaluation, const DataSource& data, const MemoryAccount& account, GradientExchange<T>& exchange,
                 const dataset::Pipeline& pipeline, absl::Time start, ResultFigures& result) {
-  result.loss = evaluation.loss;
-  result.metrics = evaluation.metrics;
   result.samples = static_cast<uint64_t>(evaluation.verdict.samples);
   result.steps = static_cast<uint64_t>(data.train_sampler().StepsPerEpoch());
   result.wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
@@ -79,18 +77,19 @@ absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& da
   const absl::Time start = absl::Now();
   RunOutcome outcome;
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()),
-                                                                *pipeline, reporter.CancelWanted(), nullptr));
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()), *pipeline,
+                                                                reporter.CancelWanted(), nullptr));
   FillResult(evaluation, data, account, exchange, *pipeline, start, outcome.result);
+  outcome.result.loss = evaluation.loss;
+  outcome.result.metrics = evaluation.metrics;
   NoteBad(data, evaluation.verdict, reporter);
   Judge(spec, data, evaluation.verdict, outcome);
   return outcome;
 }
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data,
-                                      const MemoryAccount& account, GradientExchange<T>& exchange, StepRunner<T>& runner,
-                                      Reporter& reporter) {
+absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, const MemoryAccount& account,
+                                      GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
   const absl::Time start = absl::Now();
   RunOutcome outcome;
   const auto units = static_cast<size_t>(std::max<int64_t>(model.output_shape().back(), 1));
@@ -110,8 +109,8 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
     }
   };
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()),
-                                                                *pipeline, reporter.CancelWanted(), write));
+  ASSIGN_OR_RETURN(const Evaluation evaluation,
+                   runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()), *pipeline, reporter.CancelWanted(), write));
   csv.close();
   if (!csv) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path));
   FillResult(evaluation, data, account, exchange, *pipeline, start, outcome.result);
@@ -121,10 +120,10 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
   return outcome;
 }
 
-template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&,
-                                                GradientExchange<float>&, StepRunner<float>&, Reporter&);
-template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&,
-                                                GradientExchange<double>&, StepRunner<double>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&, GradientExchange<float>&,
+                                                StepRunner<float>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&, GradientExchange<double>&,
+                                                StepRunner<double>&, Reporter&);
 template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, const MemoryAccount&,
                                                GradientExchange<float>&, StepRunner<float>&, Reporter&);
 template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, const MemoryAccount&,

@@ -17,8 +17,7 @@ absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& da
 // predictions.csv in the scratch folder: path, class, and a column for each output unit, in the order of the folder's sorted paths.
 // REQUIRES: one rank.
 template <typename T>
-absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data,
-                                      const MemoryAccount& account, GradientExchange<T>& exchange, StepRunner<T>& runner,
-                                      Reporter& reporter);
+absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, const MemoryAccount& account,
+                                      GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter);
 
 }  // namespace lockstep

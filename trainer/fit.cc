@@ -38,7 +38,13 @@ class Fit {
  public:
   Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, const MemoryAccount& account, Replica<T>& replica,
       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter)
-      : spec_(spec), files_(files), data_(data), account_(account), replica_(replica), exchange_(exchange), runner_(runner),
+      : spec_(spec),
+        files_(files),
+        data_(data),
+        account_(account),
+        replica_(replica),
+        exchange_(exchange),
+        runner_(runner),
         reporter_(reporter) {}
 
   absl::Status Prepare(const Recipe& recipe);
@@ -154,8 +160,8 @@ bool Fit<T>::Accept(const StepOutcome& step) {
   if (!CountBad(verdict.bad, data_.train(), "training")) return false;
   if (!step.committed) return false;  // none of its samples could be decoded
   if (!std::isfinite(step.loss)) {
-    End(Ending::kFailed, absl::StrCat("the loss is not finite after step ", step_ + 1,
-                                      "; a smaller learning rate or clipping (clipnorm) may help"));
+    End(Ending::kFailed,
+        absl::StrCat("the loss is not finite after step ", step_ + 1, "; a smaller learning rate or clipping (clipnorm) may help"));
     return false;
   }
   return true;
@@ -226,13 +232,11 @@ void Fit<T>::Report(const StepOutcome& step) {
 template <typename T>
 absl::StatusOr<NamedValues> Fit<T>::Validate() {
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation,
-                   runner_.Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr));
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner_.Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr));
   const JointVerdict& verdict = evaluation.verdict;
   cancelled_ |= verdict.cancel;
   if (!verdict.error.empty()) {
-    End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed,
-        absl::StrCat("validation after step ", step_, ": ", verdict.error));
+    End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed, absl::StrCat("validation after step ", step_, ": ", verdict.error));
   } else {
     CountBad(verdict.bad, data_.validation(), "validation");
   }
@@ -324,18 +328,16 @@ void Fit<T>::End(Ending ending, std::string reason) {
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  const MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange,
-                                  StepRunner<T>& runner, Reporter& reporter) {
+                                  const MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
+                                  Reporter& reporter) {
   Fit<T> fit(spec, files, data, account, replica, exchange, runner, reporter);
   RETURN_IF_ERROR(fit.Prepare(recipe));
   return fit.Run();
 }
 
-template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&,
-                                           const MemoryAccount&, Replica<float>&, GradientExchange<float>&, StepRunner<float>&,
-                                           Reporter&);
-template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&,
-                                           const MemoryAccount&, Replica<double>&, GradientExchange<double>&,
-                                           StepRunner<double>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, const MemoryAccount&,
+                                           Replica<float>&, GradientExchange<float>&, StepRunner<float>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, const MemoryAccount&,
+                                           Replica<double>&, GradientExchange<double>&, StepRunner<double>&, Reporter&);
 
 }  // namespace lockstep

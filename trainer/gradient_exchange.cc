@@ -8,9 +8,9 @@
 namespace lockstep {
 
 template <typename T>
-absl::StatusOr<std::unique_ptr<GradientExchange<T>>> GradientExchange<T>::Join(
-    const RunSpec& spec, const allreduce::Layout& layout, const Rendezvous& rendezvous,
-    const std::map<std::string, std::string>& environment) {
+absl::StatusOr<std::unique_ptr<GradientExchange<T>>> GradientExchange<T>::Join(const RunSpec& spec, const allreduce::Layout& layout,
+                                                                               const Rendezvous& rendezvous,
+                                                                               const std::map<std::string, std::string>& environment) {
   allreduce::Options options;
   options.membership = {spec.generation, spec.virtual_replicas, spec.runs, spec.rank};
   options.layout = layout;
@@ -35,10 +35,10 @@ template <typename T>
 GradientExchange<T>::GradientExchange(const RunSpec& spec, std::unique_ptr<allreduce::OrderedAllReduce> all_reduce,
                                       const allreduce::Layout& layout)
     : spec_(spec), all_reduce_(std::move(all_reduce)) {
-  sums_ = std::make_unique<allreduce::LeafSums<T>>(
-      spec.virtual_replicas, spec.thread_runs(), layout, all_reduce_->template subtree_sums<T>(),
-      // What breaks here is reported by Finish.
-      [this](int bucket) { all_reduce_->Submit(bucket).IgnoreError(); });
+  sums_ =
+      std::make_unique<allreduce::LeafSums<T>>(spec.virtual_replicas, spec.thread_runs(), layout, all_reduce_->template subtree_sums<T>(),
+                                               // What breaks here is reported by Finish.
+                                               [this](int bucket) { all_reduce_->Submit(bucket).IgnoreError(); });
 }
 
 template <typename T>

@@ -17,8 +17,8 @@
 namespace lockstep {
 
 // Publishes this rank's endpoint and returns all, by rank; fails if the ranks' environments differ.
-using Rendezvous = std::function<absl::StatusOr<std::vector<allreduce::Endpoint>>(
-    const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment)>;
+using Rendezvous = std::function<absl::StatusOr<std::vector<allreduce::Endpoint>>(const allreduce::Endpoint& mine,
+                                                                                  const std::map<std::string, std::string>& environment)>;
 
 template <typename T>
 class GradientExchange {

@@ -46,13 +46,13 @@ template <typename T>
 void LeafRunner<T>::HookGradients() {
   for (size_t i = 0; i < aliases_.size(); ++i) {
     if (context_.gradients.segment_of_variable[i] < 0) continue;
-    torch::autograd::impl::set_post_acc_grad_hooks(
-        aliases_[i], std::make_unique<TakeGradient>([this, i](const at::Tensor& alias) {
-          // Gradients of earlier micro-batches stay with autograd, which adds the next ones to them.
-          if (!last_micro_batch_) return;
-          HandOver(static_cast<int>(i), alias.grad());
-          alias.mutable_grad().reset();
-        }));
+    torch::autograd::impl::set_post_acc_grad_hooks(aliases_[i], std::make_unique<TakeGradient>([this, i](const at::Tensor& alias) {
+                                                     // Gradients of earlier micro-batches stay with autograd, which adds the next ones to
+                                                     // them.
+                                                     if (!last_micro_batch_) return;
+                                                     HandOver(static_cast<int>(i), alias.grad());
+                                                     alias.mutable_grad().reset();
+                                                   }));
   }
 }
 
@@ -113,8 +113,7 @@ void LeafRunner<T>::Guard(LeafResult& result, Work&& work) {
 }
 
 template <typename T>
-void LeafRunner<T>::Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels,
-                            LeafResult& result) const {
+void LeafRunner<T>::Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels, LeafResult& result) const {
   for (size_t i = 0; i < context_.metrics.size(); ++i) {
     const MetricSum sum = context_.metrics[i].Evaluate(output, logits, labels);
     result.metrics[i].sum += sum.sum;

@@ -5,12 +5,12 @@
 // Trouble (out of memory, a hostile model) ends here: the leaf's gradient is completed with zeros, the result says what happened,
 // and the verdict makes every replica discard the step alike.
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "allreduce/leaf_sums.h"
 #include "dataset/pipeline.h"

@@ -45,7 +45,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string
   ASSIGN_OR_RETURN(loaded.archive, KerasArchive::Open(path));
   const std::string policy = precision.empty() ? DtypePolicyOf(*loaded.archive) : precision;
   if (policy != "float32" && policy != "float64") {
-    return absl::InvalidArgumentError(absl::StrCat("precision: \"", policy, "\" is not supported; float32 and float64 are "
+    return absl::InvalidArgumentError(absl::StrCat("precision: \"", policy,
+                                                   "\" is not supported; float32 and float64 are "
                                                    "(set precision: float32 in the job to override the model's own policy)"));
   }
   Model::Options options;

@@ -1,5 +1,7 @@
 #include "trainer/memory_account.h"
 
+#include <algorithm>
+
 #include "trainer/process_figures.h"
 
 namespace lockstep {
@@ -12,14 +14,14 @@ MemoryAccount::MemoryAccount(const memory::BlockPool& pool, int64_t limit_bytes)
 MemoryFigures MemoryAccount::Take(int64_t gradient_bytes, int64_t pipeline_bytes) const {
   const memory::BlockPool::Usage usage = pool_.GetUsage();
   MemoryFigures figures;
-  figures.bytes = usage.live;
+  // As it was at the highest moment: between steps there are no activations. What the pool holds beyond that is slack.
+  figures.bytes = usage.at_peak;
+  figures.bytes[Category::kAllocatorSlack] = std::max<int64_t>(usage.live.Total() - usage.peak_bytes, 0);
   figures.bytes[Category::kGradients] += gradient_bytes;
   figures.bytes[Category::kInputPipeline] += pipeline_bytes;
   figures.bytes[Category::kRuntime] += runtime_bytes_;
   figures.resident_bytes = GetResidentBytes().total;
-  figures.bytes[Category::kUnaccounted] = figures.resident_bytes - figures.bytes.Total();
-  // The table shows activations at their height: between steps there are none.
-  figures.bytes[Category::kActivations] = usage.at_peak[Category::kActivations];
+  figures.bytes[Category::kUnaccounted] = std::max<int64_t>(figures.resident_bytes - figures.bytes.Total(), 0);
   figures.peak_bytes = usage.peak_bytes + gradient_bytes;
   figures.limit_bytes = limit_bytes_;
   return figures;

@@ -63,8 +63,9 @@ class Planner {
     RunSpec& spec = out_.resolved;
     if (spec.virtual_replicas == 0) spec.virtual_replicas = DefaultVirtualReplicas(spec.batch);
     if (spec.batch % spec.virtual_replicas != 0) {
-      Refuse(absl::InvalidArgumentError(absl::StrCat("virtual_replicas: ", spec.virtual_replicas, " does not divide the batch of ",
-                                                     spec.batch)), "");
+      Refuse(absl::InvalidArgumentError(
+                 absl::StrCat("virtual_replicas: ", spec.virtual_replicas, " does not divide the batch of ", spec.batch)),
+             "");
     } else if (spec.micro_batch == 0) {
       spec.micro_batch = spec.batch / spec.virtual_replicas;
     }
@@ -72,8 +73,9 @@ class Planner {
     if (spec.pipeline_bytes == 0) spec.pipeline_bytes = kDefaultPipelineBytes;
     if (spec.image.method.empty()) spec.image.method = "bilinear";
     if (!dataset::ParseMethod(spec.image.method)) {
-      Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.method: \"", spec.image.method,
-                                                     "\" is none of nearest, bilinear, bicubic, area")), "");
+      Refuse(absl::InvalidArgumentError(
+                 absl::StrCat("data.image.method: \"", spec.image.method, "\" is none of nearest, bilinear, bicubic, area")),
+             "");
     }
   }
 
@@ -121,7 +123,8 @@ class Planner {
     for (const auto* values : {&image.mean, &image.std}) {
       if (!values->empty() && values->size() != 1 && static_cast<int64_t>(values->size()) != shape[2]) {
         Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.", values == &image.mean ? "mean" : "std", ": ", values->size(),
-                                                       " values for ", shape[2], " channels; give 1 or ", shape[2])), "");
+                                                       " values for ", shape[2], " channels; give 1 or ", shape[2])),
+               "");
       }
     }
     if (std::any_of(image.std.begin(), image.std.end(), [](double value) { return value == 0; })) {
@@ -139,8 +142,7 @@ class Planner {
     if (side == 0) {
       Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.size: the model takes pictures of any ", name, "; give one")), "");
     } else if (model > 0 && side != model) {
-      Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.size: the ", name, " is ", side, ", the model's input is ", model)),
-             "");
+      Refuse(absl::InvalidArgumentError(absl::StrCat("data.image.size: the ", name, " is ", side, ", the model's input is ", model)), "");
     }
   }
 
@@ -148,6 +150,7 @@ class Planner {
     absl::StatusOr<Recipe> recipe = ReadJobRecipe(out_.resolved, *loaded_, static_cast<int64_t>(classes_.size()));
     if (!recipe.ok()) return Refuse(recipe.status(), absl::StrCat("model ", out_.resolved.model_file));
     recipe_ = std::move(*recipe);
+    if (out_.resolved.kind != JobKind::kFit) return;  // the rest is about training
     for (const std::string& note : recipe_.notes) out_.notes.push_back(note);
     if (recipe_.jit_compile) out_.notes.emplace_back("jit_compile: steps are not compiled yet; the numbers are the same");
     const auto callbacks = MakeCallbacks(out_.resolved, recipe_, !files_.validation_index.empty());
@@ -167,7 +170,8 @@ class Planner {
     const auto per_epoch = static_cast<uint64_t>((*sampler)->StepsPerEpoch());
     if (per_epoch == 0) {
       return Refuse(absl::InvalidArgumentError(absl::StrCat("batch: ", spec.batch, " is more than the ", out_.train_samples,
-                                                            " pictures, and data.last_batch is drop: there is no step")), "");
+                                                            " pictures, and data.last_batch is drop: there is no step")),
+                    "");
     }
     out_.total_steps = spec.kind != JobKind::kFit ? per_epoch : spec.steps > 0 ? spec.steps : per_epoch * spec.epochs;
   }
@@ -192,16 +196,16 @@ class Planner {
     if (need(spec.threads) > spec.memory_limit) {
       const int64_t left = spec.memory_limit - trial.fixed_bytes;
       const int64_t samples = left > 0 ? left * spec.micro_batch / std::max<int64_t>(trial.bytes_per_thread, 1) : 0;
-      return RefuseMemory(absl::ResourceExhaustedError(absl::StrCat(
-          "it needs ", need(1), " bytes of tensor memory with one virtual replica of ", spec.micro_batch,
-          " samples at a time, and the limit is ", spec.memory_limit, ". ",
-          samples > 0 ? absl::StrCat("About ", samples * spec.virtual_replicas, " samples a batch would fit with ",
-                                     spec.virtual_replicas, " virtual replicas")
-                      : absl::StrCat("Parameters, gradients and optimizer alone take ", trial.fixed_bytes, " bytes"))));
+      return RefuseMemory(absl::ResourceExhaustedError(
+          absl::StrCat("it needs ", need(1), " bytes of tensor memory with one virtual replica of ", spec.micro_batch,
+                       " samples at a time, and the limit is ", spec.memory_limit, ". ",
+                       samples > 0 ? absl::StrCat("About ", samples * spec.virtual_replicas, " samples a batch would fit with ",
+                                                  spec.virtual_replicas, " virtual replicas")
+                                   : absl::StrCat("Parameters, gradients and optimizer alone take ", trial.fixed_bytes, " bytes"))));
     }
     if (spec.threads < threads) {
-      out_.notes.push_back(absl::StrCat("memory: ", spec.threads, " virtual replicas side by side instead of ", threads, ", to stay within ",
-                                        spec.memory_limit, " bytes"));
+      out_.notes.push_back(absl::StrCat("memory: ", spec.threads, " virtual replicas side by side instead of ", threads,
+                                        ", to stay within ", spec.memory_limit, " bytes"));
     }
   }
 

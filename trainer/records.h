@@ -17,7 +17,7 @@ struct Phases {
 };
 
 struct MemoryFigures {
-  memory::Bytes bytes;  // by category, now; activations at their peak
+  memory::Bytes bytes;  // by category: tensors as they were at their peak, all else now
   int64_t peak_bytes = 0;
   int64_t limit_bytes = 0;
   int64_t resident_bytes = 0;

@@ -64,8 +64,7 @@ GradientLayout MakeGradientLayout(const Model& model) {
   const auto element = model.dtype() == at::kDouble ? allreduce::Element::kFloat64 : allreduce::Element::kFloat32;
   result.layout = allreduce::MakeLayout(counts, element, kBucketBytes);
   const auto first = static_cast<size_t>(result.first_statistic_segment);
-  result.trainable_elements =
-      static_cast<int64_t>(first < counts.size() ? result.layout.segments[first].offset : result.layout.elements);
+  result.trainable_elements = static_cast<int64_t>(first < counts.size() ? result.layout.segments[first].offset : result.layout.elements);
   return result;
 }
 
@@ -88,8 +87,7 @@ Replica<T>::Replica(const Model& model, GradientLayout gradients) : model_(model
 }
 
 template <typename T>
-absl::StatusOr<std::unique_ptr<Replica<T>>> Replica<T>::Create(const Model& model, const KerasArchive& archive,
-                                                               const Recipe& recipe) {
+absl::StatusOr<std::unique_ptr<Replica<T>>> Replica<T>::Create(const Model& model, const KerasArchive& archive, const Recipe& recipe) {
   std::unique_ptr<Replica> replica(new Replica(model, MakeGradientLayout(model)));
   RETURN_IF_ERROR(replica->LoadVariables(archive));
   RETURN_IF_ERROR(replica->MakeOptimizer(archive, recipe));
@@ -142,10 +140,8 @@ absl::Status Replica<T>::ReadSlot(const KerasArchive& archive, const std::string
 // variables, each of the right shape. An untrained one holds only the iteration and the learning rate.
 template <typename T>
 absl::Status Replica<T>::LoadOptimizer(const KerasArchive& archive, const Recipe& recipe) {
-  const std::vector<KerasOptimizerVariable> saved =
-      KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables());
-  if (!archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size() - 1)) ||
-      archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size()))) {
+  const std::vector<KerasOptimizerVariable> saved = KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables());
+  if (!archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size() - 1)) || archive.Has(absl::StrCat(kOptimizerGroup, "/", saved.size()))) {
     return absl::OkStatus();
   }
   for (size_t i = 0; i < saved.size(); ++i) {
@@ -188,14 +184,12 @@ double Replica<T>::Commit(absl::Span<T> reduced, int64_t samples, double loss_di
   const absl::Span<T> parameters = SpanOf<T>(trainable_);
   const T divisor = static_cast<T>(loss_divisor);
   for (T& gradient : gradients) gradient /= divisor;
-  const double penalty =
-      AddPenalties<T>(penalties_, absl::MakeConstSpan(parameters), optimizer_->loss_scale(), gradients);
+  const double penalty = AddPenalties<T>(penalties_, absl::MakeConstSpan(parameters), optimizer_->loss_scale(), gradients);
   optimizer_->Apply(parameters, gradients, state_);
 
   const auto sites = model_.statistic_sites();
   for (size_t i = 0; i < sites.size(); ++i) {
-    const allreduce::Segment& segment =
-        gradients_.layout.segments[static_cast<size_t>(gradients_.first_statistic_segment) + i];
+    const allreduce::Segment& segment = gradients_.layout.segments[static_cast<size_t>(gradients_.first_statistic_segment) + i];
     T* moving = others_.template data_ptr<T>() + OffsetOf(sites[i].variable);
     const T* sum = reduced.data() + segment.offset;
     const T momentum = static_cast<T>(sites[i].momentum);
@@ -306,8 +300,7 @@ absl::Status Replica<T>::WriteArchive(const std::string& source, const std::stri
   const T learning_rate = optimizer_->LearningRate(scalars_);
   const T u_product = static_cast<T>(scalars_.u_product);
   using Kind = KerasOptimizerVariable::Kind;
-  for (const KerasOptimizerVariable& entry :
-       KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables())) {
+  for (const KerasOptimizerVariable& entry : KerasSlots(optimizer_->config(), optimizer_->slot_names(), optimizer_->variables())) {
     switch (entry.kind) {
       case Kind::kIterations: weights.optimizer.push_back({{}, absl::MakeConstSpan(&scalars_.iterations, 1)}); break;
       case Kind::kLearningRate: weights.optimizer.push_back({{}, absl::MakeConstSpan(&learning_rate, 1)}); break;

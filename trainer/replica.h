@@ -11,12 +11,12 @@
 //
 // Thread-safety: const methods from many threads while nobody commits.
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -32,9 +32,9 @@ namespace lockstep {
 // Which segment of the gradient vector each trainable variable has, and which each statistic's call site.
 struct GradientLayout {
   allreduce::Layout layout;
-  int64_t trainable_elements = 0;         // [0, this) of the vector is the trainable arena's layout
-  std::vector<int> segment_of_variable;   // by model variable; -1 where nothing is trained
-  int first_statistic_segment = 0;        // one a call site, in ForwardContext::statistics' order
+  int64_t trainable_elements = 0;        // [0, this) of the vector is the trainable arena's layout
+  std::vector<int> segment_of_variable;  // by model variable; -1 where nothing is trained
+  int first_statistic_segment = 0;       // one a call site, in ForwardContext::statistics' order
 };
 GradientLayout MakeGradientLayout(const Model& model);
 
@@ -83,7 +83,7 @@ class Replica {
 
   const Model& model_;
   const GradientLayout gradients_;
-  std::vector<int64_t> offsets_;       // by model variable: into trainable_ or others_
+  std::vector<int64_t> offsets_;          // by model variable: into trainable_ or others_
   std::vector<int> trainable_variables_;  // model variable of each optimizer variable, in Keras's order
   at::Tensor trainable_, others_;
   std::vector<at::Tensor> slots_;

@@ -16,13 +16,13 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 }  // namespace
 
 template <typename T>
-StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica,
-                          GradientExchange<T>& exchange, bool trains)
+StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
+                          bool trains)
     : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange), thread_runs_(spec.thread_runs()) {
   for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
   const int threads = static_cast<int>(thread_runs_.size());
-  const LeafContext context{model,     loss_,            metrics_, replica.gradient_layout(),
-                            spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
+  const LeafContext context{
+      model, loss_, metrics_, replica.gradient_layout(), spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
   for (int i = 0; i < threads; ++i) {
     runners_.push_back(std::make_unique<LeafRunner<T>>(context, replica, trains ? &exchange.sums() : nullptr));
   }
@@ -43,8 +43,7 @@ std::vector<LeafResult> StepRunner<T>::RunLeaves(const std::function<LeafResult(
 }
 
 template <typename T>
-absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel,
-                                                 const std::string& state_hash) {
+absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash) {
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(exchange_.BeginStep());
   Verdict verdict;
@@ -90,8 +89,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
 }
 
 template <typename T>
-absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel,
-                                                   const OutputSink& sink) {
+absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink) {
   std::vector<LeafResult> totals(static_cast<size_t>(spec_.my_run().size()));
   for (size_t i = 0; i < totals.size(); ++i) {
     totals[i].leaf = spec_.my_run().begin + static_cast<int>(i);

@@ -20,8 +20,7 @@ template <typename T>
 absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, const LoadedModel& loaded, const DataSource& data,
                                const MemoryAccount& account, const Rendezvous& rendezvous, Reporter& reporter) {
   const bool trains = spec.kind == JobKind::kFit;
-  ASSIGN_OR_RETURN(const Recipe recipe,
-                   ReadJobRecipe(spec, loaded, static_cast<int64_t>(data.train().class_names().size())));
+  ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, static_cast<int64_t>(data.train().class_names().size())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe));
   // Passes that train nothing only exchange verdicts.
   const size_t nothing[] = {1};
@@ -35,8 +34,7 @@ absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, const
   }
   StepRunner<T> runner(spec, *loaded.model, recipe, *replica, *exchange, trains);
   switch (spec.kind) {
-    case JobKind::kFit:
-      return RunFit<T>(spec, files, recipe, data, account, *replica, *exchange, runner, reporter);
+    case JobKind::kFit: return RunFit<T>(spec, files, recipe, data, account, *replica, *exchange, runner, reporter);
     case JobKind::kEvaluate: return RunEvaluate<T>(spec, data, account, *exchange, runner, reporter);
     case JobKind::kPredict: return RunPredict<T>(spec, *loaded.model, data, account, *exchange, runner, reporter);
   }
@@ -51,8 +49,7 @@ absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, co
     const MemoryAccount account(memory::CpuTensorPool(), spec.memory_limit);
     ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(files.model, spec.precision));
     const int channels = static_cast<int>(loaded.model->input_shape().back());
-    ASSIGN_OR_RETURN(const std::unique_ptr<DataSource> data,
-                     DataSource::Open(spec, channels, files.train_index, files.validation_index));
+    ASSIGN_OR_RETURN(const std::unique_ptr<DataSource> data, DataSource::Open(spec, channels, files.train_index, files.validation_index));
     if (loaded.model->dtype() == at::kDouble) {
       return Run<double>(spec, files, loaded, *data, account, rendezvous, reporter);
     }

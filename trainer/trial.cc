@@ -23,8 +23,8 @@ template <typename T>
 void RunOnce(const RunSpec& spec, const Model& model, const Loss& loss, const Replica<T>& replica, bool trains) {
   const memory::ScopedCategory category(Category::kActivations);
   const c10::ScalarType type = model.dtype();
-  const at::Tensor images = at::zeros({spec.micro_batch, spec.image.height, spec.image.width, model.input_shape().back()},
-                                      at::TensorOptions().dtype(type));
+  const at::Tensor images =
+      at::zeros({spec.micro_batch, spec.image.height, spec.image.width, model.input_shape().back()}, at::TensorOptions().dtype(type));
   const at::Tensor labels = at::zeros({spec.micro_batch}, at::TensorOptions().dtype(at::kLong));
   const std::vector<at::Tensor> variables = replica.Aliases(trains);
   ForwardContext context;
@@ -72,12 +72,12 @@ absl::StatusOr<TrialFigures> RunTrial(const RunSpec& spec, const LoadedModel& lo
     return loaded.model->dtype() == at::kDouble ? Run<double>(spec, loaded, recipe) : Run<float>(spec, loaded, recipe);
   } catch (const c10::OutOfMemoryError& error) {
     memory::CpuTensorPool().SetLimit(0);
-    return absl::ResourceExhaustedError(absl::StrCat("one virtual replica of ", spec.micro_batch,
-                                                     " samples does not fit: ", error.what_without_backtrace()));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("one virtual replica of ", spec.micro_batch, " samples does not fit: ", error.what_without_backtrace()));
   } catch (const c10::Error& error) {
     memory::CpuTensorPool().SetLimit(0);
-    return absl::InvalidArgumentError(absl::StrCat("model ", spec.model_file, " cannot take a step on pictures of ",
-                                                   spec.image.height, "x", spec.image.width, ": ", error.what_without_backtrace()));
+    return absl::InvalidArgumentError(absl::StrCat("model ", spec.model_file, " cannot take a step on pictures of ", spec.image.height, "x",
+                                                   spec.image.width, ": ", error.what_without_backtrace()));
   }
 }
 

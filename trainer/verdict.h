@@ -30,9 +30,9 @@ struct JointVerdict {
   int64_t samples = 0;
   double loss_sum = 0;
   std::vector<SumAndCount> metrics;
-  uint64_t sample_digest = 0;        // XXH3-64 over the leaves' digests, in their order
-  std::vector<int64_t> sample_ids;   // with sample ids: in batch order
-  std::vector<BadSample> bad;        // in order of virtual replica
+  uint64_t sample_digest = 0;       // XXH3-64 over the leaves' digests, in their order
+  std::vector<int64_t> sample_ids;  // with sample ids: in batch order
+  std::vector<BadSample> bad;       // in order of virtual replica
 };
 
 // At most allreduce::kMaxVerdictBytes: reasons of bad samples and errors are cut, and sample ids are left out, if it would be more.
