@@ -65,14 +65,23 @@ class Filter {
   const double ratio_, stretch_, radius_;
 };
 
-// row[i] = Σ_k weight[k] · source[k][i], for `count` values.
+// row[i] = Σ_k weight[k] · source[k][i], for `count` values. A run of them is summed up before it is stored.
 LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, const float* weights, int taps, size_t count, float* row) {
-  const float first = weights[0];
-  for (size_t i = 0; i < count; ++i) row[i] = first * static_cast<float>(source[i]);
-  for (int k = 1; k < taps; ++k) {
-    const float weight = weights[k];
-    const uint8_t* from = source + stride * static_cast<size_t>(k);
-    for (size_t i = 0; i < count; ++i) row[i] += weight * static_cast<float>(from[i]);
+  constexpr size_t kRun = 64;
+  size_t i = 0;
+  for (; i + kRun <= count; i += kRun) {
+    float sums[kRun];
+    for (size_t j = 0; j < kRun; ++j) sums[j] = weights[0] * static_cast<float>(source[i + j]);
+    for (int k = 1; k < taps; ++k) {
+      const uint8_t* from = source + stride * static_cast<size_t>(k) + i;
+      for (size_t j = 0; j < kRun; ++j) sums[j] += weights[k] * static_cast<float>(from[j]);
+    }
+    for (size_t j = 0; j < kRun; ++j) row[i + j] = sums[j];
+  }
+  for (; i < count; ++i) {
+    float sum = weights[0] * static_cast<float>(source[i]);
+    for (int k = 1; k < taps; ++k) sum += weights[k] * static_cast<float>(source[stride * static_cast<size_t>(k) + i]);
+    row[i] = sum;
   }
 }
 
@@ -80,20 +89,32 @@ LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, co
 // the next pixel.
 using Lanes = float __attribute__((vector_size(16), aligned(4), may_alias));
 
-void CombineColumns3(const float* row, const int* first, const float* weights, int taps, int width, const float* multiply, const float* add,
-                     float* out) {
-  const Lanes m = {multiply[0], multiply[1], multiply[2], 0}, a = {add[0], add[1], add[2], 0};
-  for (int x = 0; x < width; ++x) {
+// out = Σ_k weight[k] · row[first + k], scaled. kTaps: as many, known to the compiler; 0: `taps`.
+template <int kTaps>
+__attribute__((always_inline)) inline void CombineColumnsOf(const float* row, const int* first, const float* weights, int taps, int width,
+                                                            Lanes multiply, Lanes add, float* out) {
+  const int count = kTaps > 0 ? kTaps : taps;
+  const auto pixel = [&](int x) __attribute__((always_inline)) {
     const float* from = row + 3 * first[x];
-    const float* weight = weights + static_cast<ptrdiff_t>(x) * taps;
+    const float* weight = weights + static_cast<ptrdiff_t>(x) * count;
     Lanes sum = *reinterpret_cast<const Lanes*>(from) * weight[0];
-    for (int k = 1; k < taps; ++k) sum += *reinterpret_cast<const Lanes*>(from + 3 * k) * weight[k];
-    sum = sum * m + a;
-    if (x + 1 < width) {
-      *reinterpret_cast<Lanes*>(out + 3 * x) = sum;
-    } else {
-      for (int c = 0; c < 3; ++c) out[3 * x + c] = sum[c];
-    }
+    for (int k = 1; k < count; ++k) sum += *reinterpret_cast<const Lanes*>(from + 3 * k) * weight[k];
+    return sum * multiply + add;
+  };
+  for (int x = 0; x + 1 < width; ++x) *reinterpret_cast<Lanes*>(out + 3 * x) = pixel(x);
+  const Lanes last = pixel(width - 1);
+  for (int c = 0; c < 3; ++c) out[3 * (width - 1) + c] = last[c];
+}
+
+LOCKSTEP_VECTOR_CLONES void CombineColumns3(const float* row, const int* first, const float* weights, int taps, int width,
+                                            const float* multiply, const float* add, float* out) {
+  const Lanes m = {multiply[0], multiply[1], multiply[2], 0}, a = {add[0], add[1], add[2], 0};
+  switch (taps) {
+    case 2: return CombineColumnsOf<2>(row, first, weights, taps, width, m, a, out);
+    case 3: return CombineColumnsOf<3>(row, first, weights, taps, width, m, a, out);
+    case 4: return CombineColumnsOf<4>(row, first, weights, taps, width, m, a, out);
+    case 5: return CombineColumnsOf<5>(row, first, weights, taps, width, m, a, out);
+    default: return CombineColumnsOf<0>(row, first, weights, taps, width, m, a, out);
   }
 }
 
@@ -155,8 +176,11 @@ void Resizer::Run(const Pixels& pixels, float* out) {
   const size_t count = static_cast<size_t>(pixels.width) * static_cast<size_t>(pixels.channels);
   row_.resize(count + 4);
   for (int y = 0; y < options_.height; ++y) {
-    CombineRows(pixels.data.data() + count * static_cast<size_t>(rows_.first[static_cast<size_t>(y)]), count,
-                rows_.weights.data() + static_cast<ptrdiff_t>(y) * rows_.taps, rows_.taps, count, row_.data());
+    const float* weights = rows_.weights.data() + static_cast<ptrdiff_t>(y) * rows_.taps;
+    int taps = rows_.taps;
+    while (taps > 1 && weights[taps - 1] == 0) --taps;
+    CombineRows(pixels.data.data() + count * static_cast<size_t>(rows_.first[static_cast<size_t>(y)]), count, weights, taps, count,
+                row_.data());
     float* target = out + static_cast<ptrdiff_t>(y) * options_.width * options_.channels;
     if (options_.channels == 3) {
       CombineColumns3(row_.data(), columns_.first.data(), columns_.weights.data(), columns_.taps, options_.width, multiply_.data(),
