@@ -16,8 +16,10 @@
 namespace lockstep::allreduce {
 namespace {
 
-// Longer than a peer that runs needs to answer, shorter than what another process would make of the core.
-constexpr absl::Duration kSpin = absl::Microseconds(100);
+// How long to spin before sleeping: longer than a peer that runs on another core needs to answer. Halved whenever that was in vain (the
+// peer is computing, or waits for this very core), doubled when it was not.
+constexpr absl::Duration kLongestSpin = absl::Microseconds(100);
+constexpr absl::Duration kShortestSpin = absl::Microseconds(12);
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 
 void Relax() {
@@ -57,17 +59,23 @@ void Group::Nudge() { eventfd_write(nudge_.get(), 1); }
 absl::StatusOr<bool> Group::Wait(absl::FunctionRef<bool()> done, const Due& due, const std::atomic<bool>* yield) {
   if (done()) return true;
   absl::Time heard = absl::Now();
-  const absl::Time spin_until = yield == nullptr ? heard + kSpin : heard;
+  const absl::Time spin_until = yield == nullptr ? heard + spin_ : heard;
+  bool slept = false;
   uint64_t moved = BytesMoved();
   for (;;) {
     for (RemotePeer& peer : remote_) RETURN_IF_ERROR(peer.Pump());
-    if (done()) return true;
+    if (done()) {
+      if (yield == nullptr && !slept) spin_ = std::min(2 * spin_, kLongestSpin);
+      return true;
+    }
     if (yield != nullptr && yield->load()) return false;
     const absl::Time now = absl::Now();
     if (now < spin_until) {
       Relax();
       continue;
     }
+    if (yield == nullptr && !slept) spin_ = std::max(spin_ / 2, kShortestSpin);
+    slept = true;
     RETURN_IF_ERROR(CheckPeers(done, due));
     if (moved != BytesMoved()) heard = now;
     moved = BytesMoved();

@@ -84,6 +84,7 @@ class Group {
   const Timeouts timeouts_;
   const RankMemory memory_;
   const FileDescriptor nudge_;  // eventfd
+  absl::Duration spin_ = absl::Microseconds(100);
   std::deque<LocalPeer> local_;
   std::deque<RemotePeer> remote_;
 };
