@@ -31,6 +31,7 @@ struct PipelineOptions {
   int first_virtual_replica = 0;
   int virtual_replica_count = 1;
   int64_t memory_bytes = 256 << 20;
+  int steps_ahead = 3;    // at most, the one in training included; what that leaves of the budget is for large pictures
   int threads = 1;        // at most; fewer where the budget has no room for their buffers
   bool one_pass = false;  // end after the first epoch
   uint64_t first_epoch = 0;

@@ -11,9 +11,6 @@
 namespace lockstep::dataset {
 namespace {
 
-// More batches ahead than this help nobody.
-constexpr int64_t kMostAhead = 64;
-
 size_t ImageFloats(const ImageOptions& image) {
   return static_cast<size_t>(image.height) * static_cast<size_t>(image.width) * static_cast<size_t>(image.channels);
 }
@@ -28,7 +25,8 @@ PipelineShares ShareOut(const PipelineOptions& options, const Sampler& sampler) 
   const int64_t beside_one_batch = options.memory_bytes - shares.slot_bytes;
   shares.threads = static_cast<int>(std::clamp<int64_t>(beside_one_batch / shares.thread_bytes, 1, std::max(options.threads, 1)));
   const int64_t rest = std::max<int64_t>(beside_one_batch - shares.threads * shares.thread_bytes, 0);
-  const int64_t further = std::min(rest / 2 / shares.slot_bytes, kMostAhead - 1);
+  const int64_t most = int64_t{std::max(options.steps_ahead, 1)} * std::max(options.virtual_replica_count, 1);
+  const int64_t further = std::min(rest / 2 / shares.slot_bytes, most - 1);
   shares.most_ahead = static_cast<int>(1 + further);
   shares.large_bytes = rest - further * shares.slot_bytes;
   return shares;

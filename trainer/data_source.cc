@@ -1,16 +1,10 @@
 #include "trainer/data_source.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "base/status_macros.h"
 
 namespace lockstep {
-namespace {
-
-constexpr int64_t kStepsAhead = 3;
-
-}  // namespace
 
 dataset::ImageOptions ToImageOptions(const RunSpec& spec, int channels) {
   dataset::ImageOptions options;
@@ -24,13 +18,6 @@ dataset::ImageOptions ToImageOptions(const RunSpec& spec, int channels) {
   options.std = spec.image.std;
   options.full_decode = spec.image.full_decode;
   return options;
-}
-
-// More than this would only lie there: training takes one step's batches at a time, and decoding is the faster of the two.
-int64_t DataSource::UsefulBytes(const dataset::PipelineOptions& options, const dataset::Sampler& sampler) const {
-  const int64_t samples = int64_t{spec_.batch} / spec_.virtual_replicas * options.virtual_replica_count;
-  const int64_t picture = int64_t{options.image.height} * options.image.width * channels_ * static_cast<int64_t>(sizeof(float));
-  return dataset::MinimumBytes(options, sampler) * options.threads + kStepsAhead * samples * picture;
 }
 
 absl::StatusOr<std::unique_ptr<DataSource>> DataSource::Open(const RunSpec& spec, int channels, const std::string& train_index,
@@ -65,8 +52,7 @@ absl::StatusOr<std::unique_ptr<dataset::Pipeline>> DataSource::MakePipeline(cons
   options.threads = spec_.decode_threads > 0 ? spec_.decode_threads : spec_.threads;
   options.one_pass = &index == validation_.get() || spec_.kind != JobKind::kFit;
   // While the validation's pipeline runs, the training's is full and waits: each has half.
-  const int64_t budget = has_validation() ? spec_.pipeline_bytes / 2 : spec_.pipeline_bytes;
-  options.memory_bytes = std::min(budget, UsefulBytes(options, sampler));
+  options.memory_bytes = has_validation() ? spec_.pipeline_bytes / 2 : spec_.pipeline_bytes;
   return dataset::Pipeline::Create(options, index, folder, sampler);
 }
 

@@ -35,7 +35,6 @@ class DataSource {
 
  private:
   DataSource(const RunSpec& spec, int channels) : spec_(spec), channels_(channels) {}
-  int64_t UsefulBytes(const dataset::PipelineOptions& options, const dataset::Sampler& sampler) const;
   absl::StatusOr<std::unique_ptr<dataset::Pipeline>> MakePipeline(const dataset::Index& index, const std::string& folder,
                                                                   const dataset::Sampler& sampler) const;
 
