@@ -13,13 +13,15 @@ namespace {
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
 constexpr absl::Duration kLongestPause = absl::Seconds(2);
 constexpr absl::Duration kGoodbyeTimeout = absl::Seconds(2);
+// For the other side to end a stream after our last word.
+constexpr absl::Duration kCloseTimeout = absl::Seconds(1);
 constexpr absl::Duration kShortestHeartbeat = absl::Milliseconds(20);
 constexpr absl::Duration kLongestHeartbeat = absl::Seconds(60);
 
 }  // namespace
 
-Attendance::Attendance(AttendanceOptions options, Bell* bell, Outbox* outbox, Supervisor* supervisor,
-                       std::function<void()> on_connected, std::function<void(absl::Status)> on_refused)
+Attendance::Attendance(AttendanceOptions options, Bell* bell, Outbox* outbox, Supervisor* supervisor, std::function<void()> on_connected,
+                       std::function<void(absl::Status)> on_refused)
     : options_(std::move(options)),
       bell_(bell),
       outbox_(outbox),
@@ -90,7 +92,7 @@ bool Attendance::IsRefusal(const absl::Status& status) {
   }
   refused_since_ = std::min(refused_since_, absl::Now());
   absl::MutexLock lock(&mutex_);
-  return !ever_connected_ || absl::Now() - refused_since_ > options_.refusal_timeout;
+  return absl::Now() - refused_since_ > (ever_connected_ ? options_.refusal_timeout : options_.first_refusal_timeout);
 }
 
 absl::Status Attendance::AttendOnce() {
@@ -105,8 +107,8 @@ absl::Status Attendance::AttendOnce() {
   const std::unique_ptr<Stream> stream = stub_->Attend(&context);
   std::thread reader([this, &stream] { ReadOrders(stream.get()); });
   SendReports(stream.get());
-  // A stream that ended by itself is cancelled in vain, and its own status stays.
-  context.TryCancel();
+  // One that ends by itself says why; cancelled, it would only say so.
+  if (!AwaitBroken(kCloseTimeout)) context.TryCancel();
   reader.join();
   const grpc::Status status = stream->Finish();
   absl::MutexLock lock(&mutex_);
@@ -166,6 +168,11 @@ bool Attendance::SendReport(Stream* stream, bool leaving) {
   return stream->Write(report);
 }
 
+bool Attendance::AwaitBroken(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&broken_), timeout);
+}
+
 bool Attendance::AwaitAcknowledgement(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   for (;;) {
@@ -175,8 +182,7 @@ bool Attendance::AwaitAcknowledgement(absl::Duration timeout) {
       if (broken_) return false;
     }
     if (absl::Now() >= deadline) {
-      LOG_WARNING("coordinator=%s error=\"no answer to report %d for %s\"", options_.coordinator, sequence_,
-                  absl::FormatDuration(timeout));
+      LOG_WARNING("coordinator=%s error=\"no answer to report %d for %s\"", options_.coordinator, sequence_, absl::FormatDuration(timeout));
       return false;
     }
     bell_->Await(deadline - absl::Now());

@@ -32,7 +32,9 @@ struct AttendanceOptions {
   v1::WorkerReport identity;
   // A report that is not acknowledged for so long means that the stream is dead.
   absl::Duration answer_timeout = absl::Seconds(10);
-  // How long a coordinator that knew us may go on refusing (FailedPrecondition: it may still hold our last stream for alive).
+  // How long it is tried again after FailedPrecondition: at the first meeting, when the coordinator may not yet have noticed that the
+  // last worker of this id is gone; and later, when it may take our own last stream for alive until its lease ends.
+  absl::Duration first_refusal_timeout = absl::Seconds(3);
   absl::Duration refusal_timeout = absl::Seconds(30);
 };
 
@@ -63,6 +65,7 @@ class Attendance {
   // False: the stream is broken, or no acknowledgement came in time.
   bool AwaitAcknowledgement(absl::Duration timeout);
   void AwaitNextReport();
+  bool AwaitBroken(absl::Duration timeout);
   bool IsRefusal(const absl::Status& status);
   bool leaving() const;
 

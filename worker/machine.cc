@@ -89,8 +89,7 @@ absl::StatusOr<std::string> AddressTowards(const std::string& host_and_port) {
     if (getnameinfo(reinterpret_cast<sockaddr*>(&local), size, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) == 0)
       return std::string(text);
   }
-  return absl::NotFoundError(
-      absl::StrCat("no route to the coordinator's host ", host, "; name this host's address with --address"));
+  return absl::NotFoundError(absl::StrCat("no route to the coordinator's host ", host, "; name this host's address with --address"));
 }
 
 }  // namespace lockstep

@@ -12,8 +12,7 @@
 
 int main(int argc, char** argv) {
   const pid_t parent = getppid();
-  CLI::App app("Offers this host's slots to a Lockstep coordinator and runs the trainers that it wants here.",
-               "lockstep-worker");
+  CLI::App app("Offers this host's slots to a Lockstep coordinator and runs the trainers that it wants here.", "lockstep-worker");
   lockstep::WorkerOptions options;
   lockstep::AddWorkerFlags(app, options);
   app.set_version_flag("--version", LOCKSTEP_VERSION);

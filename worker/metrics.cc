@@ -1,12 +1,12 @@
 #include "worker/metrics.h"
 
-#include <exception>
-#include <functional>
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
 #include <initializer_list>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "worker/machine.h"
 
 namespace lockstep {
 namespace {
@@ -103,18 +103,9 @@ MetricFamily EndedByReason(const TrainerCounts& counts) {
   return family;
 }
 
-class WorkerCollectable final : public prometheus::Collectable {
- public:
-  explicit WorkerCollectable(std::function<WorkerFigures()> figures) : figures_(std::move(figures)) {}
-  std::vector<MetricFamily> Collect() const override { return WorkerMetricFamilies(figures_()); }
-
- private:
-  const std::function<WorkerFigures()> figures_;
-};
-
 }  // namespace
 
-std::vector<MetricFamily> WorkerMetricFamilies(const WorkerFigures& figures) {
+std::string MetricsText(const WorkerFigures& figures) {
   std::vector<MetricFamily> families;
   for (const TrainerMetric& metric : kTrainerMetrics) {
     MetricFamily family{metric.name, metric.help, metric.type, {}};
@@ -123,42 +114,18 @@ std::vector<MetricFamily> WorkerMetricFamilies(const WorkerFigures& figures) {
   }
   families.push_back(PhaseSeconds(figures.running));
   families.push_back(MemoryByCategory(figures.running));
-  families.push_back(Single("lockstep_worker_trainers_running", "Trainers that run now", MetricType::Gauge,
-                            static_cast<double>(figures.running.size())));
+  families.push_back(
+      Single("lockstep_worker_trainers_running", "Trainers that run now", MetricType::Gauge, static_cast<double>(figures.running.size())));
   families.push_back(Single("lockstep_worker_trainers_started_total", "Trainers that were started", MetricType::Counter,
                             static_cast<double>(figures.counts.started)));
   families.push_back(EndedByReason(figures.counts));
-  families.push_back(
-      Single("lockstep_worker_connected", "1 while the coordinator answers", MetricType::Gauge, figures.connected ? 1 : 0));
-  families.push_back(Single("lockstep_worker_resident_bytes", "Resident bytes of the worker's process", MetricType::Gauge,
+  families.push_back(Single("lockstep_worker_connected", "1 while the coordinator answers", MetricType::Gauge, figures.connected ? 1 : 0));
+  families.push_back(Single("lockstep_process_resident_bytes", "Resident bytes of the worker's process", MetricType::Gauge,
                             static_cast<double>(figures.resident_bytes)));
   MetricFamily info{"lockstep_worker_info", "1; which worker this is", MetricType::Gauge, {}};
   Add(&info, {{"worker_id", figures.worker_id}, {"version", LOCKSTEP_VERSION}}, 1);
   families.push_back(std::move(info));
-  return families;
-}
-
-absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& listen) {
-  std::unique_ptr<MetricsServer> server(new MetricsServer);
-  try {
-    server->exposer_ = std::make_unique<prometheus::Exposer>(listen, /*num_threads=*/2);
-  } catch (const std::exception&) {
-    // CivetWeb keeps the reason to itself.
-    return absl::UnavailableError(
-        absl::StrCat("cannot serve metrics on ", listen,
-                     ": the port is in use, or the address is none of this host's (--metrics HOST:PORT)"));
-  }
-  const std::vector<int> ports = server->exposer_->GetListeningPorts();
-  server->address_ = absl::StrCat(listen.substr(0, listen.rfind(':')), ":", ports.empty() ? 0 : ports.front());
-  return server;
-}
-
-void MetricsServer::Show(const std::string& worker_id, const Outbox* outbox, const Supervisor* supervisor,
-                         const Attendance* attendance) {
-  collectable_ = std::make_shared<WorkerCollectable>([=] {
-    return WorkerFigures{worker_id, outbox->Running(), supervisor->counts(), attendance->connected(), ResidentBytes()};
-  });
-  exposer_->RegisterCollectable(collectable_);
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace lockstep

@@ -1,19 +1,12 @@
 #pragma once
 // The worker's /metrics, as docs/metrics.md lists them: of each trainer that runs now, and of the worker itself. They are made
-// from the supervisor's state when Prometheus asks, so that a trainer's series end with it. Thread-safe.
+// from the supervisor's state when Prometheus asks, so that a trainer's series end with it. Thread-safe: no state.
 
-#include <prometheus/collectable.h>
-#include <prometheus/exposer.h>
-#include <prometheus/metric_family.h>
-
-#include <memory>
+#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "proto/cluster.pb.h"
-#include "worker/attendance.h"
-#include "worker/outbox.h"
 #include "worker/supervisor.h"
 
 namespace lockstep {
@@ -26,27 +19,7 @@ struct WorkerFigures {
   uint64_t resident_bytes = 0;
 };
 
-// In the order of docs/metrics.md.
-std::vector<prometheus::MetricFamily> WorkerMetricFamilies(const WorkerFigures& figures);
-
-class MetricsServer {
- public:
-  // Serves on `listen` ("127.0.0.1:7072"; port 0: any free one) while it lives; the others must outlive it. Unavailable: the
-  // port is in use, or the address is none of this host's.
-  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& listen);
-
-  // Until then only /metrics of the server itself is there. Once.
-  void Show(const std::string& worker_id, const Outbox* outbox, const Supervisor* supervisor, const Attendance* attendance);
-
-  // With the port that was bound.
-  const std::string& address() const { return address_; }
-
- private:
-  MetricsServer() = default;
-
-  std::string address_;
-  std::shared_ptr<prometheus::Collectable> collectable_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
-};
+// In Prometheus' text format, families in the order of docs/metrics.md.
+std::string MetricsText(const WorkerFigures& figures);
 
 }  // namespace lockstep

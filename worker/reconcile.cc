@@ -25,8 +25,7 @@ bool MustWait(absl::Span<const ActualTrainer> actual, const TrainerKey& key) {
   });
 }
 
-void StopUnwanted(const ActualTrainer& trainer, bool superseded, absl::Time now, const ReconcileOptions& options,
-                  Reconciliation* result) {
+void StopUnwanted(const ActualTrainer& trainer, bool superseded, absl::Time now, const ReconcileOptions& options, Reconciliation* result) {
   if (trainer.killed) return;
   const absl::Time since = trainer.unwanted_since.value_or(now);
   if (superseded || now >= since + options.grace) {
@@ -43,8 +42,7 @@ void StopUnwanted(const ActualTrainer& trainer, bool superseded, absl::Time now,
 TrainerKey KeyOf(const v1::TrainerOrder& order) { return {order.job_id(), order.generation(), order.role(), order.rank()}; }
 
 std::string ToString(const TrainerKey& key) {
-  return absl::StrCat("job=", key.job_id, " generation=", key.generation, " rank=", key.rank,
-                      " role=", v1::Role_Name(key.role));
+  return absl::StrCat("job=", key.job_id, " generation=", key.generation, " rank=", key.rank, " role=", v1::Role_Name(key.role));
 }
 
 Reconciliation Reconcile(absl::Span<const WantedTrainer> wanted, absl::Span<const ActualTrainer> actual, absl::Time now,
@@ -59,8 +57,7 @@ Reconciliation Reconcile(absl::Span<const WantedTrainer> wanted, absl::Span<cons
     }
   }
   for (const WantedTrainer& order : wanted) {
-    const auto running =
-        std::find_if(actual.begin(), actual.end(), [&order](const ActualTrainer& one) { return one.key == order.key; });
+    const auto running = std::find_if(actual.begin(), actual.end(), [&order](const ActualTrainer& one) { return one.key == order.key; });
     if (running == actual.end()) {
       if (!IsSuperseded(wanted, order.key) && !MustWait(actual, order.key)) result.start.push_back(order.key);
     } else if (order.cancel && !running->ended && !running->cancelled) {

@@ -2,9 +2,9 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,9 +39,8 @@ struct ChildPlan {
   const int error = fcntl(plan.error, F_DUPFD, kFirstFree);
   const int null = fcntl(plan.null, F_DUPFD, kFirstFree);
   const bool moved = control >= 0 && output >= 0 && error >= 0 && null >= 0 && dup2(null, STDIN_FILENO) >= 0 &&
-                     dup2(output, STDOUT_FILENO) >= 0 && dup2(output, STDERR_FILENO) >= 0 &&
-                     dup2(control, kControlInChild) >= 0 && dup3(error, kErrorInChild, O_CLOEXEC) >= 0 &&
-                     close_range(kErrorInChild + 1, ~0U, 0) == 0;
+                     dup2(output, STDOUT_FILENO) >= 0 && dup2(output, STDERR_FILENO) >= 0 && dup2(control, kControlInChild) >= 0 &&
+                     dup3(error, kErrorInChild, O_CLOEXEC) >= 0 && close_range(kErrorInChild + 1, ~0U, 0) == 0;
   const bool ready = moved && setpgid(0, 0) == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && chdir(plan.folder) == 0;
   if (ready && getppid() == plan.parent) {
     signal(SIGPIPE, SIG_DFL);
@@ -89,8 +88,7 @@ int ExecError(int fd) {
 
 absl::StatusOr<ChildProcess> SpawnTrainer(const std::string& program, const std::string& folder) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-    return ErrnoStatus(errno, "cannot make a control socket for", program);
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return ErrnoStatus(errno, "cannot make a control socket for", program);
   ChildProcess child;
   child.control = FileDescriptor(pair[0]);
   const FileDescriptor control_theirs(pair[1]);
@@ -110,15 +108,15 @@ absl::StatusOr<ChildProcess> SpawnTrainer(const std::string& program, const std:
   std::string flag = "--control-fd";
   std::string value = std::to_string(kControlInChild);
   char* const arguments[] = {name.data(), flag.data(), value.data(), nullptr};
-  child.pid = ForkWithSignalsBlocked({program.c_str(), folder.c_str(), arguments, control_theirs.get(), output_theirs.get(),
-                                      null.get(), error_theirs.get(), getpid()});
+  child.pid = ForkWithSignalsBlocked(
+      {program.c_str(), folder.c_str(), arguments, control_theirs.get(), output_theirs.get(), null.get(), error_theirs.get(), getpid()});
   if (child.pid < 0) return ErrnoStatus(errno, "cannot start a process for", program);
   error_theirs.Reset();
   if (const int error = ExecError(error_ours.get()); error != 0) {
     waitpid(child.pid, nullptr, 0);
     return ErrnoStatus(error, "cannot run", program);
   }
-  child.pidfd = FileDescriptor(pidfd_open(child.pid, 0));
+  child.pidfd = FileDescriptor(static_cast<int>(syscall(SYS_pidfd_open, child.pid, 0)));
   if (child.pidfd.get() < 0) {
     const int error = errno;
     kill(child.pid, SIGKILL);

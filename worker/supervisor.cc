@@ -35,10 +35,7 @@ v1::TrainerReport NotStarted(const TrainerKey& key, const absl::Status& reason) 
 }  // namespace
 
 Supervisor::Supervisor(SupervisorOptions options, Outbox* outbox)
-    : options_(std::move(options)),
-      outbox_(outbox),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      thread_([this] { Loop(); }) {}
+    : options_(std::move(options)), outbox_(outbox), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), thread_([this] { Loop(); }) {}
 
 Supervisor::~Supervisor() {
   {
@@ -86,8 +83,7 @@ void Supervisor::Loop() {
     Publish();
     {
       absl::MutexLock lock(&mutex_);
-      idle_ =
-          draining_ && std::none_of(entries_.begin(), entries_.end(), [](const auto& one) { return !one.second.actual.ended; });
+      idle_ = draining_ && std::none_of(entries_.begin(), entries_.end(), [](const auto& one) { return !one.second.actual.ended; });
       if (quit_) break;
     }
     Poll(next);
@@ -207,8 +203,8 @@ void Supervisor::TakeEnd(Entry* entry) {
   const v1::TrainerReport report = entry->process->report();
   entry->process.reset();
   entry->actual.ended = true;
-  LOG_INFO("%s pid=%d state=ended exit_code=%d signal=%d message=\"%s\"", ToString(entry->actual.key), report.pid(),
-           report.exit_code(), report.signal(), report.message());
+  LOG_INFO("%s pid=%d state=ended exit_code=%d signal=%d message=\"%s\"", ToString(entry->actual.key), report.pid(), report.exit_code(),
+           report.signal(), report.message());
   if (report.signal() != 0) {
     Count(entry->actual.terminated ? &TrainerCounts::stopped : &TrainerCounts::crashed);
   } else {

@@ -69,8 +69,7 @@ v1::TrainerStatus MergeStatus(const v1::TrainerStatus& older, const v1::TrainerS
   return merged;
 }
 
-absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(const std::string& program,
-                                                                      const v1::TrainerStart& start) {
+absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(const std::string& program, const v1::TrainerStart& start) {
   RETURN_IF_ERROR(MakeDirectories(start.scratch()));
   absl::StatusOr<ChildProcess> child = SpawnTrainer(program, start.scratch());
   if (!child.ok()) {
@@ -89,8 +88,7 @@ absl::StatusOr<std::unique_ptr<TrainerProcess>> TrainerProcess::Start(const std:
   return process;
 }
 
-TrainerProcess::TrainerProcess(ChildProcess child, const v1::TrainerStart& start)
-    : child_(std::move(child)), scratch_(start.scratch()) {
+TrainerProcess::TrainerProcess(ChildProcess child, const v1::TrainerStart& start) : child_(std::move(child)), scratch_(start.scratch()) {
   report_.set_job_id(start.order().job_id());
   report_.set_generation(start.order().generation());
   report_.set_rank(start.order().rank());

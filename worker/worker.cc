@@ -20,6 +20,7 @@
 #include "worker/file_descriptor.h"
 #include "worker/machine.h"
 #include "worker/metrics.h"
+#include "worker/metrics_server.h"
 #include "worker/outbox.h"
 #include "worker/state_folder.h"
 #include "worker/supervisor.h"
@@ -109,7 +110,7 @@ absl::StatusOr<Beginning> Begin(WorkerOptions* options) {
   RETURN_IF_ERROR(ResolveDefaults(options));
   ASSIGN_OR_RETURN(beginning.channel, ReadChannelOptions(options->client));
   ASSIGN_OR_RETURN(beginning.state, StateFolder::Open(options->state_folder));
-  ASSIGN_OR_RETURN(beginning.metrics, MetricsServer::Start(options->metrics));
+  ASSIGN_OR_RETURN(beginning.metrics, MetricsServer::Bind(options->metrics));
   return beginning;
 }
 
@@ -139,7 +140,9 @@ int RunWorker(WorkerOptions options) {
       std::move(attending), &bell, &outbox, &supervisor,
       [&] { WriteReadyFile(options.ready_file, state.worker_id(), metrics.address(), &ending); },
       [&ending](const absl::Status& refusal) { ending.Fail(Annotate(refusal, "the coordinator refuses this worker")); });
-  metrics.Show(state.worker_id(), &outbox, &supervisor, &attendance);
+  metrics.Serve([&] {
+    return MetricsText({state.worker_id(), outbox.Running(), supervisor.counts(), attendance.connected(), ResidentBytes()});
+  });
 
   const absl::Status ended = ending.Await();
   if (!ended.ok()) LOG_ERROR("error=\"%s\"", ended.message());

@@ -35,26 +35,20 @@ absl::Status ResolveTrainer(WorkerOptions* options) {
 void AddWorkerFlags(CLI::App& app, WorkerOptions& options) {
   AddConfigFile(app);
   AddClientFlags(app, options.client);
-  app.add_option("--state-dir", options.state_folder,
-                 "Folder for what outlives this worker (its id) and its trainers' scratch files")
+  app.add_option("--state-dir", options.state_folder, "Folder for what outlives this worker (its id) and its trainers' scratch files")
       ->required();
-  app.add_option(
-      "--address", options.address,
-      "Address on which trainers of other hosts reach those of this one (default: the one that faces the coordinator)");
+  app.add_option("--address", options.address,
+                 "Address on which trainers of other hosts reach those of this one (default: the one that faces the coordinator)");
   app.add_option("--slots", options.slots, "Trainers to offer at once (default: one a core)");
   app.add_option("--cores", options.cores, "Cores to offer (default: those that this process may run on)");
   app.add_option("--memory", options.memory_bytes, "Memory to offer, as in 8GiB (default: the machine's)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
   app.add_option("--trainer", options.trainer, "Program to run for a trainer (default: lockstep-trainer beside this program)");
-  app.add_option("--metrics", options.metrics, "HOST:PORT to serve /metrics on; port 0 takes any free one")
-      ->capture_default_str();
-  app.add_flag("--insecure", options.insecure,
-               "Allow metrics to be served beyond loopback, where they are open to whoever asks");
-  app.add_option(
-      "--ready-file", options.ready_file,
-      "Write {\"worker_id\", \"metrics\", \"pid\"} to this file once the coordinator has answered for the first time");
-  app.add_flag("--die-with-parent", options.die_with_parent,
-               "End at once, with all trainers, when the process that started this dies");
+  app.add_option("--metrics", options.metrics, "HOST:PORT to serve /metrics on; port 0 takes any free one")->capture_default_str();
+  app.add_flag("--insecure", options.insecure, "Allow metrics to be served beyond loopback, where they are open to whoever asks");
+  app.add_option("--ready-file", options.ready_file,
+                 "Write {\"worker_id\", \"metrics\", \"pid\"} to this file once the coordinator has answered for the first time");
+  app.add_flag("--die-with-parent", options.die_with_parent, "End at once, with all trainers, when the process that started this dies");
   app.add_option("--stop-grace-seconds", options.stop_grace_seconds, "From asking a trainer to end to killing it")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
@@ -69,8 +63,8 @@ absl::Status ResolveDefaults(WorkerOptions* options) {
     return absl::InvalidArgumentError("name the coordinator: --coordinator HOST:PORT, or LOCKSTEP_COORDINATOR");
   }
   if (!options->insecure && !IsLoopback(options->metrics)) {
-    return absl::InvalidArgumentError(absl::StrCat("--metrics ", options->metrics,
-                                                   " is beyond loopback, where anybody may read them: allow it by --insecure"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--metrics ", options->metrics, " is beyond loopback, where anybody may read them: allow it by --insecure"));
   }
   if (options->address.empty()) {
     ASSIGN_OR_RETURN(options->address, AddressTowards(options->client.coordinator));
