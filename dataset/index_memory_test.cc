@@ -45,7 +45,7 @@ FileSource Synthetic(uint64_t count) {
     char path[64];
     for (uint64_t i = 0; i < count; ++i) {
       const uint64_t number = i * 7'368'787 % count;
-      const int length = std::snprintf(path, sizeof(path), "class_%03u/picture_%09llu.jpg", static_cast<unsigned>(number % 1000),
+      const int length = std::snprintf(path, sizeof(path), "c%03u/%07llu.jpg", static_cast<unsigned>(number % 1000),
                                        static_cast<unsigned long long>(number));
       const absl::Status status =
           sink({{path, static_cast<size_t>(length)}, static_cast<int64_t>(number % 1000), static_cast<int64_t>(number)});
@@ -85,7 +85,13 @@ void ListAndCheck(int64_t count, int64_t memory) {
 
 TEST(IndexMemory, AMillionNamesInOneMebibyte) { ListAndCheck(1'000'000, kLeastSortBytes); }
 
-TEST(IndexMemory, TenMillionNamesInSixteenMebibytes) { ListAndCheck(10'000'000, 16 << 20); }
+// Its files take 0.7 GB in the temporary folder while it runs.
+TEST(IndexMemory, TenMillionNamesInSixteenMebibytes) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "takes minutes with sanitizers; a million is checked";
+#endif
+  ListAndCheck(10'000'000, 16 << 20);
+}
 
 }  // namespace
 }  // namespace lockstep::dataset

@@ -54,7 +54,10 @@ Seen See(const Batch& batch, int virtual_replica) {
 // Counts down failures by path, then reads local files.
 class FlakyReader final : public FileReader {
  public:
-  void Fail(const std::string& path, int times) { failures_[path] = times; }
+  void Fail(const std::string& path, int times) {
+    absl::MutexLock lock(&mutex_);
+    failures_[path] = times;
+  }
   int reads() const { return reads_; }
   absl::Status Read(const std::string& path, int64_t bytes, std::string& contents) const override {
     ++reads_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace lockstep::dataset {
 namespace {
@@ -87,7 +88,12 @@ LOCKSTEP_VECTOR_CLONES void CombineRows(const uint8_t* source, size_t stride, co
 
 // Three channels in the lanes of one vector: `row` and `out` have a fourth value to spare at the end, which is overwritten by
 // the next pixel.
-using Lanes = float __attribute__((vector_size(16), aligned(4), may_alias));
+using Lanes = float __attribute__((vector_size(16)));
+inline Lanes Load(const float* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof(lanes));
+  return lanes;
+}
 
 // out = Σ_k weight[k] · row[first + k], scaled. kTaps: as many, known to the compiler; 0: `taps`.
 template <int kTaps>
@@ -97,11 +103,14 @@ __attribute__((always_inline)) inline void CombineColumnsOf(const float* row, co
   const auto pixel = [&](int x) __attribute__((always_inline)) {
     const float* from = row + 3 * first[x];
     const float* weight = weights + static_cast<ptrdiff_t>(x) * count;
-    Lanes sum = *reinterpret_cast<const Lanes*>(from) * weight[0];
-    for (int k = 1; k < count; ++k) sum += *reinterpret_cast<const Lanes*>(from + 3 * k) * weight[k];
+    Lanes sum = Load(from) * weight[0];
+    for (int k = 1; k < count; ++k) sum += Load(from + 3 * k) * weight[k];
     return sum * multiply + add;
   };
-  for (int x = 0; x + 1 < width; ++x) *reinterpret_cast<Lanes*>(out + 3 * x) = pixel(x);
+  for (int x = 0; x + 1 < width; ++x) {
+    const Lanes sum = pixel(x);
+    std::memcpy(out + 3 * x, &sum, sizeof(sum));
+  }
   const Lanes last = pixel(width - 1);
   for (int c = 0; c < 3; ++c) out[3 * (width - 1) + c] = last[c];
 }

@@ -9,7 +9,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <mutex>
 #include <string>
@@ -72,7 +74,11 @@ absl::Status MakePicture(const Options& options, int number) {
   const Picture picture = PaintScene(scene, options.seed * 0x100000001B3u + static_cast<uint64_t>(number), options.width, options.height);
   const std::string name(kScenes[scene]);
   const std::string path = absl::StrFormat("%s/%s/%s/%s_%05d.jpg", options.out, train ? "train" : "validation", name, name, number);
-  return WriteFileAtomically(path, Jpeg(picture, options.quality));
+  const std::string file = Jpeg(picture, options.quality);
+  std::ofstream out(path, std::ios::binary);
+  out.write(file.data(), static_cast<std::streamsize>(file.size()));
+  out.close();
+  return out ? absl::OkStatus() : ErrnoStatus(errno, "cannot write", path);
 }
 
 absl::Status MakeAll(const Options& options) {
