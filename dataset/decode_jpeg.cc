@@ -5,6 +5,7 @@
 #include <jpeglib.h>
 // clang-format on
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "dataset/decode_format.h"
 
@@ -106,6 +107,7 @@ absl::Status DecodeJpeg(std::string_view file, const DecodeOptions& options, Pix
   info.err = jpeg_std_error(&handler.manager);
   handler.manager.error_exit = &OnError;
   handler.manager.emit_message = &OnMessage;
+  const auto destroy = absl::MakeCleanup([&info] { jpeg_destroy_decompress(&info); });
   Size size;
   Step step = Start(info, handler, file, options, size);
   pixels.decode_bytes = size.bytes;
@@ -118,7 +120,6 @@ absl::Status DecodeJpeg(std::string_view file, const DecodeOptions& options, Pix
     pixels.data.resize(stride * info.output_height);
     step = ReadRows(info, handler, pixels.data.data(), stride);
   }
-  jpeg_destroy_decompress(&info);
   switch (step) {
     case Step::kDone: return absl::OkStatus();
     case Step::kCmyk: return absl::InvalidArgumentError("a CMYK JPEG; only grey and RGB colour can be used");

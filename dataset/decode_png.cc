@@ -4,6 +4,7 @@
 #include <csetjmp>
 #include <cstring>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "dataset/decode_format.h"
 
@@ -116,10 +117,9 @@ absl::Status DecodePng(std::string_view file, const DecodeOptions& options, Pixe
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, &OnError, &OnWarning);
   if (png == nullptr) return absl::ResourceExhaustedError("no memory to decode a PNG");
   png_infop info = png_create_info_struct(png);
-  const absl::Status status =
-      info != nullptr ? DecodeWith(png, info, reader, options, pixels) : absl::ResourceExhaustedError("no memory to decode a PNG");
-  png_destroy_read_struct(&png, &info, nullptr);
-  return status;
+  const auto destroy = absl::MakeCleanup([&png, &info] { png_destroy_read_struct(&png, &info, nullptr); });
+  if (info == nullptr) return absl::ResourceExhaustedError("no memory to decode a PNG");
+  return DecodeWith(png, info, reader, options, pixels);
 }
 
 }  // namespace lockstep::dataset

@@ -3,7 +3,9 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <new>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 
 namespace lockstep::dataset {
@@ -17,8 +19,6 @@ int64_t Floats(const ImageOptions& image) { return static_cast<int64_t>(image.he
 // A JPEG that is decoded at the smallest scale that is large enough has up to four times the target's pixels.
 int64_t OwnPixelBytes(const ImageOptions& image) { return 4 * Floats(image); }
 
-absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
-
 }  // namespace
 
 int64_t PictureLoader::OwnBytes(const ImageOptions& image) { return kOwnFileBytes + kOwnDecoderBytes + OwnPixelBytes(image); }
@@ -30,31 +30,38 @@ PictureLoader::PictureLoader(const LoadOptions& options, const FileReader& reade
 }
 
 LoadedPicture PictureLoader::Load(const SampleInfo& sample, float* out) {
-  if (sample.bytes > kOwnFileBytes) return LoadLarge(sample, sample.bytes + OwnPixelBytes(options_.image) + kOwnDecoderBytes, out);
-  LoadedPicture picture = LoadWithin(sample, OwnPixelBytes(options_.image) + kOwnDecoderBytes, own_, out);
+  try {
+    return LoadOwnOrLarge(sample, out);
+  } catch (const std::bad_alloc&) {
+    return {absl::ResourceExhaustedError(absl::StrCat("the system has no memory to read and decode ", PathOf(sample))), "", 0};
+  }
+}
+
+LoadedPicture PictureLoader::LoadOwnOrLarge(const SampleInfo& sample, float* out) {
+  const int64_t decode_bytes = OwnPixelBytes(options_.image) + kOwnDecoderBytes;
+  if (sample.bytes > kOwnFileBytes) return LoadLarge(sample, sample.bytes + decode_bytes, out);
+  LoadedPicture picture = LoadWithin(sample, decode_bytes, own_, out);
+  const bool larger = picture.status.code() == absl::StatusCode::kResourceExhausted;
+  touched_file_ = std::max(touched_file_, sample.bytes);
+  if (!larger) touched_decode_ = std::max(touched_decode_, own_.pixels.decode_bytes);
   if (static_cast<int64_t>(own_.pixels.data.capacity()) > OwnPixelBytes(options_.image)) own_.pixels.data = std::vector<uint8_t>();
-  if (picture.status.code() != absl::StatusCode::kResourceExhausted) return picture;
-  return LoadLarge(sample, sample.bytes + own_.pixels.decode_bytes, out);
+  return larger ? LoadLarge(sample, sample.bytes + own_.pixels.decode_bytes, out) : picture;
 }
 
 LoadedPicture PictureLoader::LoadLarge(const SampleInfo& sample, int64_t bytes, float* out) {
   for (;;) {
     if (bytes > pool_.capacity()) {
-      return {absl::ResourceExhaustedError(absl::StrCat(options_.folder, "/", View(sample.path), " takes ", bytes,
-                                                        " bytes to read and decode; the input pipeline has ", pool_.capacity(),
-                                                        " for large pictures: raise data.memory")),
-              "", 0};
+      return {
+          absl::ResourceExhaustedError(absl::StrCat(PathOf(sample), " takes ", bytes, " bytes to read and decode; the input pipeline has ",
+                                                    pool_.capacity(), " for large pictures: raise data.memory")),
+          "", 0};
     }
     if (!pool_.Acquire(bytes)) return {absl::CancelledError("the input pipeline was stopped"), "", 0};
-    int64_t needed = 0;
-    LoadedPicture picture;
-    {
-      Buffers buffers;
-      picture = LoadWithin(sample, bytes - sample.bytes, buffers, out);
-      needed = sample.bytes + buffers.pixels.decode_bytes;
-    }
-    pool_.Release(bytes);
+    const auto release = absl::MakeCleanup([this, bytes] { pool_.Release(bytes); });
+    Buffers buffers;
+    LoadedPicture picture = LoadWithin(sample, bytes - sample.bytes, buffers, out);
     // Only after the header is read is it known what a picture takes; then it is read once more.
+    const int64_t needed = sample.bytes + buffers.pixels.decode_bytes;
     if (picture.status.code() != absl::StatusCode::kResourceExhausted || needed <= bytes) return picture;
     bytes = needed;
   }
@@ -81,8 +88,12 @@ LoadedPicture PictureLoader::LoadWithin(const SampleInfo& sample, int64_t decode
   return picture;
 }
 
+std::string PictureLoader::PathOf(const SampleInfo& sample) const {
+  return absl::StrCat(options_.folder, "/", absl::string_view(sample.path.data(), sample.path.size()));
+}
+
 absl::Status PictureLoader::Read(const SampleInfo& sample, std::string& file) const {
-  const std::string path = absl::StrCat(options_.folder, "/", View(sample.path));
+  const std::string path = PathOf(sample);
   for (int attempt = 1;; ++attempt) {
     const absl::Status status = reader_.Read(path, sample.bytes, file);
     if (status.ok() || status.code() == absl::StatusCode::kDataLoss) return status;

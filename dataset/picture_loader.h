@@ -28,7 +28,8 @@ struct LoadOptions {
 
 // What became of one picture.
 struct LoadedPicture {
-  // Not OK: it could not be read or held. DataLoss: its file is not what the index says. ResourceExhausted: larger than the pool.
+  // Not OK: it could not be read or held. DataLoss: its file is not what the index says. ResourceExhausted: larger than the pool,
+  // or the system has no memory for it.
   // Unavailable: reading failed, and again. Cancelled: the pool was closed. All but the last name the file.
   absl::Status status;
   std::string bad;    // why it cannot be decoded; empty if it was
@@ -46,15 +47,20 @@ class PictureLoader {
   // Fills `out`, height × width × channels floats; with zeros if the picture is bad, not at all if the status is not OK.
   LoadedPicture Load(const SampleInfo& sample, float* out);
 
+  // Of its own buffers and decoder, what has been in use so far; at most OwnBytes.
+  int64_t touched_bytes() const { return touched_file_ + touched_decode_; }
+
  private:
   struct Buffers {
     std::string file;
     Pixels pixels;
   };
+  LoadedPicture LoadOwnOrLarge(const SampleInfo& sample, float* out);
   LoadedPicture LoadLarge(const SampleInfo& sample, int64_t bytes, float* out);
   // ResourceExhausted, as `status`, if decoding takes more than `decode_bytes`: then nothing is decoded.
   LoadedPicture LoadWithin(const SampleInfo& sample, int64_t decode_bytes, Buffers& buffers, float* out);
   absl::Status Read(const SampleInfo& sample, std::string& file) const;
+  std::string PathOf(const SampleInfo& sample) const;
 
   const LoadOptions options_;
   const FileReader& reader_;
@@ -62,6 +68,7 @@ class PictureLoader {
   const absl::Notification& stopped_;
   Resizer resizer_;
   Buffers own_;
+  int64_t touched_file_ = 0, touched_decode_ = 0;
 };
 
 }  // namespace lockstep::dataset

@@ -134,6 +134,7 @@ void PipelineCore::Seal(BatchSlot& slot) {
 void PipelineCore::Fill() {
   PictureLoader loader(load_options_, options_.reader != nullptr ? *options_.reader : *local_files_, large_, stop_);
   const size_t floats = ImageFloats(options_.image);
+  int64_t touched = 0;
   for (;;) {
     Work work;
     {
@@ -150,6 +151,8 @@ void PipelineCore::Fill() {
     slot.labels[work.position] = sample.label;
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
     absl::MutexLock lock(&mutex_);
+    touched_bytes_ += loader.touched_bytes() - touched;
+    touched = loader.touched_bytes();
     stats_.decode_seconds += seconds;
     ++stats_.images;
     if (++slot.done == slot.ids.size()) Seal(slot);
@@ -198,7 +201,7 @@ PipelineStats PipelineCore::stats() const {
   const int64_t large = large_.used();
   absl::MutexLock lock(&mutex_);
   PipelineStats stats = stats_;
-  stats.bytes = buffers_ * shares_.slot_bytes + shares_.threads * shares_.thread_bytes + large;
+  stats.bytes = buffers_ * shares_.slot_bytes + touched_bytes_ + large;
   stats.depth = static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->complete(); }));
   return stats;
 }

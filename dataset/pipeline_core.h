@@ -96,9 +96,10 @@ class PipelineCore {
   mutable absl::Mutex mutex_;
   std::deque<std::unique_ptr<BatchSlot>> slots_ ABSL_GUARDED_BY(mutex_);  // opened and not taken, oldest first
   std::vector<FloatBuffer> free_ ABSL_GUARDED_BY(mutex_);
-  int buffers_ ABSL_GUARDED_BY(mutex_) = 0;  // made
-  int held_ ABSL_GUARDED_BY(mutex_) = 0;     // slots opened and not returned
-  uint64_t epoch_ ABSL_GUARDED_BY(mutex_);   // of the slot to open next
+  int buffers_ ABSL_GUARDED_BY(mutex_) = 0;            // made
+  int64_t touched_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of the threads' own buffers
+  int held_ ABSL_GUARDED_BY(mutex_) = 0;               // slots opened and not returned
+  uint64_t epoch_ ABSL_GUARDED_BY(mutex_);             // of the slot to open next
   int64_t step_ ABSL_GUARDED_BY(mutex_);
   int virtual_replica_ ABSL_GUARDED_BY(mutex_) = 0;  // counted from the first of ours
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
