@@ -19,7 +19,7 @@ namespace {
 // How long to spin before sleeping: longer than a peer that runs on another core needs to answer. Halved whenever that was in vain (the
 // peer is computing, or waits for this very core), doubled when it was not.
 constexpr absl::Duration kLongestSpin = absl::Microseconds(100);
-constexpr absl::Duration kShortestSpin = absl::Microseconds(12);
+constexpr absl::Duration kShortestSpin = absl::Microseconds(5);
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 
 void Relax() {

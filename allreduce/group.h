@@ -83,8 +83,8 @@ class Group {
   const Layout& layout_;
   const Timeouts timeouts_;
   const RankMemory memory_;
-  const FileDescriptor nudge_;  // eventfd
-  absl::Duration spin_ = absl::Microseconds(100);
+  const FileDescriptor nudge_;                   // eventfd
+  absl::Duration spin_ = absl::Microseconds(5);  // before sleeping; adapts
   std::deque<LocalPeer> local_;
   std::deque<RemotePeer> remote_;
 };
