@@ -144,7 +144,20 @@ TEST_P(Death, AStoppedRankIsNamedAfterTheSilenceAllowed) {
   SubmitAll(processes.all_reduce(), SmallLayout());
   const absl::Status finished = processes.all_reduce().Finish("").status();
   EXPECT_TRUE(absl::IsAborted(finished)) << finished;
-  EXPECT_THAT(std::string(finished.message()), HasSubstr("rank 2 did nothing for 200ms"));
+  EXPECT_THAT(std::string(finished.message()), HasSubstr("rank 2 gave no sign of life for 200ms"));
+}
+
+TEST_P(Death, ARankThatComputesForLongerThanTheSilenceAllowedIsWaitedFor) {
+  const RanksOptions options{
+      .runs = {{0, 1}, {1, 2}, {2, 3}}, .layout = SmallLayout(), .host_of = GetParam(), .timeouts = {.silence = absl::Milliseconds(200)}};
+  RunRanks(options, [](OrderedAllReduce& all_reduce, int rank) {
+    // Busy, as a compute thread is.
+    const absl::Time until = absl::Now() + absl::Milliseconds(rank == 2 ? 600 : 0);
+    while (absl::Now() < until) {
+    }
+    SubmitAll(all_reduce, SmallLayout());
+    EXPECT_TRUE(all_reduce.Finish("").ok());
+  });
 }
 
 TEST_P(Death, ARankMayLeaveOnceItHasFinishedItsLastStep) {

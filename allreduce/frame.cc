@@ -60,6 +60,7 @@ std::string Describe(const FrameHeader& header) {
     case FrameType::kVerdict: what = "the verdict"; break;
     case FrameType::kVerdictOnly: what = "the lone verdict"; break;
     case FrameType::kGiveUp: what = "the last word"; break;
+    case FrameType::kAlive: what = "the sign of life"; break;
   }
   return absl::StrCat(what, " ", header.sequence, " (", header.payload_bytes, " bytes)");
 }

@@ -18,6 +18,7 @@ enum class FrameType : uint32_t {
   kVerdict = 3,  // opens an exchange with gradients
   kVerdictOnly = 4,
   kGiveUp = 5,  // the last: why the sender ends the collective, as text
+  kAlive = 6,   // empty
 };
 
 struct FrameHeader {

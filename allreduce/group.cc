@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -20,7 +21,6 @@ namespace {
 // peer is computing, or waits for this very core), doubled when it was not.
 constexpr absl::Duration kLongestSpin = absl::Microseconds(100);
 constexpr absl::Duration kShortestSpin = absl::Microseconds(5);
-constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 
 void Relax() {
 #if defined(__x86_64__)
@@ -56,33 +56,44 @@ void Group::AnnounceVerdict(uint64_t exchanges, std::string_view verdict, bool w
 
 void Group::Nudge() { eventfd_write(nudge_.get(), 1); }
 
+// When each peer was last heard of while we wait.
+struct Group::Watch {
+  std::vector<uint64_t> signs;
+  std::vector<absl::Time> heard;
+};
+
 absl::StatusOr<bool> Group::Wait(absl::FunctionRef<bool()> done, const Due& due, const std::atomic<bool>* yield) {
   if (done()) return true;
-  absl::Time heard = absl::Now();
-  const absl::Time spin_until = yield == nullptr ? heard + spin_ : heard;
-  bool slept = false;
-  uint64_t moved = BytesMoved();
-  for (;;) {
-    for (RemotePeer& peer : remote_) RETURN_IF_ERROR(peer.Pump());
-    if (done()) {
-      if (yield == nullptr && !slept) spin_ = std::min(2 * spin_, kLongestSpin);
-      return true;
-    }
-    if (yield != nullptr && yield->load()) return false;
-    const absl::Time now = absl::Now();
-    if (now < spin_until) {
+  const bool may_spin = yield == nullptr;
+  const absl::Time spin_until = absl::Now() + (may_spin ? spin_ : absl::ZeroDuration());
+  Watch watch;
+  for (bool slept = false;; slept = true) {
+    do {
+      for (RemotePeer& peer : remote_) RETURN_IF_ERROR(peer.Pump());
+      if (done()) {
+        if (may_spin && !slept) spin_ = std::min(2 * spin_, kLongestSpin);
+        return true;
+      }
+      if (yield != nullptr && yield->load()) return false;
       Relax();
-      continue;
-    }
-    if (yield == nullptr && !slept) spin_ = std::max(spin_ / 2, kShortestSpin);
-    slept = true;
+    } while (absl::Now() < spin_until);
+    if (may_spin && !slept) spin_ = std::max(spin_ / 2, kShortestSpin);
     RETURN_IF_ERROR(CheckPeers(done, due));
-    if (moved != BytesMoved()) heard = now;
-    moved = BytesMoved();
-    const absl::Duration left = heard + timeouts_.silence - now;
-    if (yield == nullptr && left <= absl::ZeroDuration()) return SilentPeers(due);
-    RETURN_IF_ERROR(Park(done, yield == nullptr ? std::min(left, kLongestSleep) : kLongestSleep));
+    RETURN_IF_ERROR(CheckSilence(watch, due));
+    if (absl::Now() >= next_beat_) RETURN_IF_ERROR(GiveSignOfLife());
+    RETURN_IF_ERROR(Park(done, beat()));
   }
+}
+
+absl::Status Group::GiveSignOfLife() {
+  next_beat_ = absl::Now() + beat();
+  memory_.control().beats.fetch_add(1);
+  for (RemotePeer& peer : remote_) {
+    // What is on its way already is a sign.
+    if (peer.all_sent()) peer.Send(FrameType::kAlive, 0, {});
+    RETURN_IF_ERROR(peer.Pump());
+  }
+  return absl::OkStatus();
 }
 
 // The order matters: we say that we sleep, then look once more, and peers change their words before they look whether we sleep.
@@ -105,6 +116,10 @@ absl::Status Group::Park(absl::FunctionRef<bool()> done, absl::Duration at_most)
     eventfd_read(nudge_.get(), &nudges);
   }
   for (LocalPeer& peer : local_) peer.Pump();
+  size_t next = files.size();
+  for (auto peer = remote_.rbegin(); peer != remote_.rend(); ++peer) {
+    if (!peer->closed()) peer->Notice(files[--next].revents);
+  }
   return absl::OkStatus();
 }
 
@@ -124,27 +139,31 @@ absl::Status Group::CheckPeers(absl::FunctionRef<bool()> done, const Due& due) {
   return absl::AbortedError(died.empty() ? gave_up : died);
 }
 
-// Those that have not even come to the end of their step, if there are such: the others are waiting too.
-absl::Status Group::SilentPeers(const Due& due) const {
-  std::vector<int> computing, owing;
-  for (const LocalPeer& peer : local_) {
-    if (peer.control().posted.load() < due.exchanges) computing.push_back(peer.rank());
-    if (Owes(peer, due)) owing.push_back(peer.rank());
-  }
-  for (const RemotePeer& peer : remote_) {
-    if (peer.verdicts_received() < due.exchanges) computing.push_back(peer.rank());
-    if (Owes(peer, due) || !peer.all_sent()) owing.push_back(peer.rank());
-  }
-  std::vector<int>& ranks = computing.empty() ? owing : computing;
-  std::sort(ranks.begin(), ranks.end());
-  return absl::AbortedError(
-      absl::StrCat("rank ", absl::StrJoin(ranks, ", "), " did nothing for ", absl::FormatDuration(timeouts_.silence)));
+std::vector<uint64_t> Group::SignsOfLife() const {
+  std::vector<uint64_t> signs;
+  for (const LocalPeer& peer : local_) signs.push_back(peer.control().beats.load());
+  for (const RemotePeer& peer : remote_) signs.push_back(peer.bytes_received());
+  return signs;
 }
 
-uint64_t Group::BytesMoved() const {
-  uint64_t bytes = 0;
-  for (const RemotePeer& peer : remote_) bytes += peer.bytes_sent() + peer.bytes_received();
-  return bytes;
+absl::Status Group::CheckSilence(Watch& watch, const Due& due) const {
+  const absl::Time now = absl::Now();
+  const std::vector<uint64_t> signs = SignsOfLife();
+  if (watch.signs.empty()) watch = {signs, std::vector<absl::Time>(signs.size(), now)};
+  std::vector<int> silent;
+  size_t index = 0;
+  const auto check = [&](const auto& peer, bool waits_for_us) {
+    absl::Time& heard = watch.heard[index];
+    if (std::exchange(watch.signs[index], signs[index]) != signs[index] || waits_for_us) heard = now;
+    if (Owes(peer, due) && now - heard > timeouts_.silence) silent.push_back(peer.rank());
+    ++index;
+  };
+  for (const LocalPeer& peer : local_) check(peer, false);
+  for (const RemotePeer& peer : remote_) check(peer, peer.waits_for_place());
+  if (silent.empty()) return absl::OkStatus();
+  std::sort(silent.begin(), silent.end());
+  return absl::AbortedError(
+      absl::StrCat("rank ", absl::StrJoin(silent, ", "), " gave no sign of life for ", absl::FormatDuration(timeouts_.silence)));
 }
 
 void Group::GiveUp(const std::string& why) {

@@ -4,6 +4,7 @@
 //
 // Thread-safety: Announce* and Nudge from any thread; the rest belongs to whoever drives the collective, one thread at a time.
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -13,6 +14,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "allreduce/listener.h"
 #include "allreduce/local_peer.h"
@@ -25,7 +27,7 @@ namespace lockstep::allreduce {
 struct Timeouts {
   // For all peers to connect.
   absl::Duration connect = absl::Seconds(60);
-  // Of a peer that others wait for in Finish, and that does nothing.
+  // Of a peer that others wait for, and that gives no sign of life (it is stopped, or its host is away). One that computes does.
   absl::Duration silence = absl::Seconds(60);
 };
 
@@ -53,11 +55,14 @@ class Group {
   // Leaves the verdict where local peers read it.
   void AnnounceVerdict(uint64_t exchanges, std::string_view verdict, bool with_gradients, uint64_t ready_buckets);
 
-  // Waits until `done`. With `yield`: false if that became true first, and no limit on the peers' silence. Aborted names a peer
-  // that died, gave up or was silent for too long; DataLoss, FailedPrecondition: see RemotePeer::Pump.
+  // Waits until `done`. With `yield`: false if that became true first. Aborted names a peer that died, gave up or was silent for too
+  // long; DataLoss, FailedPrecondition: see RemotePeer::Pump.
   absl::StatusOr<bool> Wait(absl::FunctionRef<bool()> done, const Due& due, const std::atomic<bool>* yield);
   // Makes Wait look at `yield`.
   void Nudge();
+  // How often peers are to hear from us. Wait sees to it; who does not wait calls GiveSignOfLife.
+  absl::Duration beat() const { return std::min(timeouts_.silence / 4, absl::Seconds(5)); }
+  absl::Status GiveSignOfLife();
 
   // Tells the peers why, and closes all connections.
   void GiveUp(const std::string& why);
@@ -72,18 +77,20 @@ class Group {
   bool Owes(const RemotePeer& peer, const Due& due) const {
     return peer.verdicts_received() < due.exchanges || peer.results_received() < due.buckets;
   }
-  absl::Status Pump();
   absl::Status CheckPeers(absl::FunctionRef<bool()> done, const Due& due);
-  absl::Status SilentPeers(const Due& due) const;
   absl::Status Park(absl::FunctionRef<bool()> done, absl::Duration at_most);
   void WakePeers();
-  uint64_t BytesMoved() const;
+  // What changes while a peer is alive, of all peers.
+  std::vector<uint64_t> SignsOfLife() const;
+  struct Watch;
+  absl::Status CheckSilence(Watch& watch, const Due& due) const;
 
   const Membership membership_;
   const Layout& layout_;
   const Timeouts timeouts_;
   const RankMemory memory_;
-  const FileDescriptor nudge_;                   // eventfd
+  const FileDescriptor nudge_;  // eventfd
+  absl::Time next_beat_ = absl::Now() + beat();
   absl::Duration spin_ = absl::Microseconds(5);  // before sleeping; adapts
   std::deque<LocalPeer> local_;
   std::deque<RemotePeer> remote_;

@@ -26,8 +26,8 @@ absl::StatusOr<std::unique_ptr<OrderedAllReduce>> OrderedAllReduce::Connect(Opti
   ASSIGN_OR_RETURN(all_reduce->group_,
                    Group::Connect(mine.membership, mine.layout, mine.token, mine.timeouts, std::move(listener), endpoints));
   all_reduce->reducer_ = std::make_unique<Reducer>(mine.layout, *all_reduce->group_);
-  if (mine.membership.ranks() > 1 && all_reduce->buckets() > 1) {
-    all_reduce->background_ = std::thread(&OrderedAllReduce::ReduceInBackground, all_reduce.get());
+  if (mine.membership.ranks() > 1) {
+    all_reduce->background_ = std::thread(&OrderedAllReduce::WorkInBackground, all_reduce.get());
   }
   return all_reduce;
 }
@@ -84,16 +84,23 @@ absl::Status OrderedAllReduce::Submit(int bucket) {
 
 bool OrderedAllReduce::BackgroundWork() const { return ended_ || (!driving_ && !finishing_ && broken_.ok() && reduced_ < ready_); }
 
-void OrderedAllReduce::ReduceInBackground() {
+void OrderedAllReduce::WorkInBackground() {
   for (;;) {
     uint64_t ready = 0;
+    bool has_bucket = false;
     {
       absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &OrderedAllReduce::BackgroundWork));
+      mutex_.AwaitWithTimeout(absl::Condition(this, &OrderedAllReduce::BackgroundWork), group_->beat());
       if (ended_) return;
+      if (driving_ || finishing_ || !broken_.ok()) continue;
       driving_ = true;
+      has_bucket = reduced_ < ready_;
       ready = ready_;
       reducer_->BeginExchange(exchanges_ + 1, step_begin_ + buckets());
+    }
+    if (!has_bucket) {
+      HandBack(group_->GiveSignOfLife());
+      continue;
     }
     absl::StatusOr<bool> reduced = reducer_->ReduceNext(ready, &finishing_);
     if (reduced.ok() && *reduced) reduced = reducer_->Flush(&finishing_);

@@ -5,7 +5,7 @@
 //
 // A step: Submit(bucket) for every bucket, in any order and from any thread, as its sums are complete; then Finish. After that
 // the result may be read and changed until the first sum of the next step is written. A thread of this object's reduces buckets
-// until Finish, whose caller does the rest itself.
+// until Finish, whose caller does the rest itself, and shows the peers that this rank is alive.
 //
 // After an error from Finish or ExchangeVerdicts, but InvalidArgument, the collective is broken for good: peers are told, and
 // every later call returns the same error.
@@ -92,7 +92,7 @@ class OrderedAllReduce {
 
   bool BackgroundWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool NobodyDrives() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !driving_; }
-  void ReduceInBackground();
+  void WorkInBackground();
   // Takes the driver's seat from the background thread. Returns why the collective is broken, if it is.
   absl::Status TakeOver() ABSL_LOCKS_EXCLUDED(mutex_);
   void HandBack(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);

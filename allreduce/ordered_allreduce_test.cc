@@ -86,16 +86,21 @@ TEST(OrderedAllReduce, SameBitsAsTheTreeOnTwoHosts) {
   SumsLikeTheTreeForAllRanks(300, [](int rank) { return std::string(rank % 2 == 0 ? "a" : "b"); });
 }
 
-TEST(OrderedAllReduce, LargeBucketsThroughSocketsThatCannotHoldThem) {
-  const size_t counts[] = {3 << 20, 1 << 20};
-  const Layout layout = MakeLayout(counts, Element::kFloat32, 8 << 20);
+// Few large buckets, and many small ones, of which some ranks are ahead.
+class Traffic : public testing::TestWithParam<size_t> {};
+INSTANTIATE_TEST_SUITE_P(BucketBytes, Traffic, testing::Values(4 << 20, 64 << 10));
+
+TEST_P(Traffic, MoreThanSocketsHold) {
+  const size_t counts[] = {1 << 20, 1 << 18};
+  const Layout layout = MakeLayout(counts, Element::kFloat32, GetParam());
   std::mt19937_64 random(1);
-  const auto gradients = RandomGradients<float>(layout, 3, random);
-  const std::vector<LeafRange> runs = {{0, 1}, {1, 2}, {2, 3}};
-  const auto host_of = [](int rank) { return absl::StrCat(rank / 2); };
+  const auto gradients = RandomGradients<float>(layout, 4, random);
+  const std::vector<LeafRange> runs = {{0, 1}, {1, 2}, {2, 3}, {3, 4}};
+  const auto host_of = [](int rank) { return absl::StrCat(rank / 2 == 0 ? 0 : rank); };
   RunRanks({.runs = runs, .layout = layout, .host_of = host_of}, [&](OrderedAllReduce& all_reduce, int rank) {
     const LeafRange run = runs[static_cast<size_t>(rank)];
-    LeafSums<float> sums(3, {run}, layout, all_reduce.subtree_sums<float>(), [&](int bucket) { all_reduce.Submit(bucket).IgnoreError(); });
+    LeafSums<float> sums(4, {run}, layout, all_reduce.subtree_sums<float>(),
+                         [&](int bucket) { EXPECT_TRUE(all_reduce.Submit(bucket).ok()); });
     for (int step = 0; step < 2; ++step) Step<float>(all_reduce, sums, run, layout, gradients);
   });
 }

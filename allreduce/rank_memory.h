@@ -29,6 +29,8 @@ struct ControlBlock {
   std::atomic<uint64_t> posted;
   // Exchanges of which this rank has read and written all that it had to in its peers' memory.
   std::atomic<uint64_t> finished;
+  // Goes up every few seconds while the rank is alive, whatever it does.
+  std::atomic<uint64_t> beats;
   // 1 while the rank sleeps, and wants a packet on its local sockets when a word of a peer's has changed.
   alignas(64) std::atomic<uint32_t> parked;
   // Guarded by `posted`: written before it, read after it.

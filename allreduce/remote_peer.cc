@@ -68,8 +68,15 @@ void RemotePeer::SendResult(uint64_t sequence) {
 }
 
 short RemotePeer::events() const {
-  const bool waits_for_place = header_read_ == sizeof(header_) && payload_ == nullptr;
-  return static_cast<short>((waits_for_place ? 0 : POLLIN) | (outgoing_.empty() ? 0 : POLLOUT));
+  return static_cast<short>((waits_for_place() ? POLLRDHUP : POLLIN) | (outgoing_.empty() ? 0 : POLLOUT));
+}
+
+// Whoever leaves while we have yet to use what it sent before has not finished the exchange.
+void RemotePeer::Notice(short events) {
+  if (waits_for_place() && (events & (POLLRDHUP | POLLHUP | POLLERR)) != 0) {
+    closed_ = true;
+    outgoing_.clear();
+  }
 }
 
 const std::byte* RemotePeer::Sums(uint64_t sequence, size_t subtree) const {
@@ -170,6 +177,7 @@ absl::Status RemotePeer::CheckExpected() const {
     case FrameType::kVerdict:
     case FrameType::kVerdictOnly: expected = header_.sequence == verdicts_received_ && header_.payload_bytes <= kMaxVerdictBytes; break;
     case FrameType::kGiveUp: expected = header_.payload_bytes <= kMaxGiveUpBytes; break;
+    case FrameType::kAlive: expected = header_.payload_bytes == 0; break;
   }
   if (expected) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("from rank ", rank_, ": ", Describe(header_), " is not what comes next"));
@@ -183,7 +191,8 @@ std::byte* RemotePeer::FindPlace() {
     case FrameType::kVerdictOnly:
       if (verdict_.has_value()) return nullptr;
       break;
-    case FrameType::kGiveUp: break;
+    case FrameType::kGiveUp:
+    case FrameType::kAlive: break;
   }
   text_.resize(std::max<size_t>(header_.payload_bytes, 1));
   return reinterpret_cast<std::byte*>(text_.data());
@@ -203,6 +212,7 @@ void RemotePeer::Deliver() {
       closed_ = true;
       outgoing_.clear();
       break;
+    case FrameType::kAlive: break;
   }
 }
 

@@ -53,6 +53,7 @@ class RemotePeer {
   // For poll.
   int fd() const { return socket_.get(); }
   short events() const;
+  void Notice(short events);
 
   // The peer's sums of our chunk of bucket `sequence`, for its subtree. REQUIRES: sums_received() > sequence >= sums_used.
   const std::byte* Sums(uint64_t sequence, size_t subtree) const;
@@ -64,6 +65,8 @@ class RemotePeer {
   // REQUIRES: one was received and not taken.
   PostedVerdict TakeVerdict();
 
+  // The next frame is here, but its place is in use: the peer waits for us.
+  bool waits_for_place() const { return header_read_ == sizeof(header_) && payload_ == nullptr; }
   int rank() const { return rank_; }
   bool closed() const { return closed_; }
   // Why the peer gave up; empty if it did not say.
