@@ -8,6 +8,7 @@
 
 namespace lockstep {
 
+// REQUIRES: every map in it is a MemoryReport's.
 nlohmann::ordered_json ToJson(const google::protobuf::Message& message);
 
 }  // namespace lockstep
