@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <filesystem>
 #include <fstream>
 
@@ -118,15 +117,18 @@ TEST_F(EmbeddedClusterTest, ADeathIsTold) {
 }
 
 TEST_F(EmbeddedClusterTest, WhatTheProgramsLeaveBehindIsReaped) {
-  // A trainer that outlives its worker.
-  Program("lockstep-worker", "setsid sleep 0.2 & echo $! > \"$(dirname \"$0\")/orphan\"; exec sleep 1000");
-  const std::string orphan_file = (directory_ / "bin/orphan").string();
+  // A trainer that outlives its worker; its pid comes through the fifo.
+  Program("lockstep-worker", "setsid sleep 0.2 & echo $! > \"$(dirname \"$0\")/fifo\"; exec sleep 1000");
+  const std::string fifo = (directory_ / "bin/fifo").string();
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  pid_t orphan = 0;
   {
     const auto cluster = EmbeddedCluster::Start(options_);
     ASSERT_TRUE(cluster.ok()) << cluster.status();
-    while (!ReadFile(orphan_file).ok() || ReadFile(orphan_file)->empty()) absl::SleepFor(absl::Milliseconds(1));
+    std::ifstream(fifo) >> orphan;
+    ASSERT_GT(orphan, 0);
   }
-  EXPECT_NE(kill(static_cast<pid_t>(std::stoi(*ReadFile(orphan_file))), 0), 0) << "it is still there";
+  EXPECT_NE(kill(orphan, 0), 0) << "it is still there";
 }
 
 TEST_F(EmbeddedClusterTest, KeepsWhatMustNotBeLost) {
@@ -147,14 +149,11 @@ TEST_F(EmbeddedClusterTest, KeepsWhatMustNotBeLost) {
 TEST(Interrupts, SignalsBecomeCalls) {
   Interrupts interrupts;
   EXPECT_EQ(interrupts.count(), 0);
-  std::atomic<int> first = 0;
+  absl::Notification first;
   absl::Notification second;
-  interrupts.Handle([&](int count) {
-    if (count == 1) first = 1;
-    if (count == 2) second.Notify();
-  });
+  interrupts.Handle([&](int count) { (count == 1 ? first : second).Notify(); });
   kill(getpid(), SIGINT);
-  while (first == 0) absl::SleepFor(absl::Milliseconds(1));
+  ASSERT_TRUE(first.WaitForNotificationWithTimeout(absl::Seconds(20)));
   kill(getpid(), SIGTERM);
   ASSERT_TRUE(second.WaitForNotificationWithTimeout(absl::Seconds(20)));
   EXPECT_EQ(interrupts.count(), 2);
