@@ -1,24 +1,17 @@
 #include "dataset/pipeline.h"
 
-#include <algorithm>
-#include <atomic>
-#include <map>
-#include <new>
 #include <set>
 #include <string>
 #include <thread>
-#include <tuple>
-#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "base/file.h"
 #include "dataset/decode.h"
 #include "dataset/picture_loader.h"
+#include "dataset/pipeline_fixture.h"
 #include "dataset/resize.h"
-#include "dataset/scratch_folder.h"
-#include "dataset/test_pictures.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -27,119 +20,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-// What Next gave, kept after the batch is gone.
-struct Seen {
-  uint64_t epoch;
-  int64_t step;
-  int virtual_replica;
-  std::vector<int64_t> ids, labels;
-  std::vector<float> images;
-  uint64_t digest;
-  std::vector<std::string> bad;
-
-  bool operator==(const Seen&) const = default;
-  bool operator<(const Seen& o) const { return std::tie(epoch, step, virtual_replica) < std::tie(o.epoch, o.step, o.virtual_replica); }
-};
-
-Seen See(const Batch& batch, int virtual_replica) {
-  Seen seen{batch.epoch(), batch.step(), virtual_replica, {}, {}, {}, batch.digest(), {}};
-  seen.ids.assign(batch.sample_ids().begin(), batch.sample_ids().end());
-  seen.labels.assign(batch.labels(), batch.labels() + batch.size());
-  const size_t floats = batch.size() * static_cast<size_t>(batch.height() * batch.width() * batch.channels());
-  seen.images.assign(batch.images(), batch.images() + floats);
-  for (const BadPicture& bad : batch.bad()) seen.bad.push_back(absl::StrCat(bad.position, ": ", bad.reason));
-  return seen;
-}
-
-// Counts down failures by path, then reads local files.
-class FlakyReader final : public FileReader {
- public:
-  void Fail(const std::string& path, int times) {
-    absl::MutexLock lock(&mutex_);
-    failures_[path] = times;
-  }
-  int reads() const { return reads_; }
-  absl::Status Read(const std::string& path, int64_t bytes, std::string& contents) const override {
-    ++reads_;
-    {
-      absl::MutexLock lock(&mutex_);
-      const auto at = failures_.find(path);
-      if (at != failures_.end() && at->second-- > 0) return absl::UnknownError(absl::StrCat("cannot read ", path, ": Input/output error"));
-    }
-    return local_->Read(path, bytes, contents);
-  }
-
- private:
-  const std::unique_ptr<FileReader> local_ = LocalFiles();
-  mutable absl::Mutex mutex_;
-  mutable std::map<std::string, int> failures_ ABSL_GUARDED_BY(mutex_);
-  mutable std::atomic<int> reads_{0};
-};
-
-class PipelineTest : public testing::Test {
- protected:
-  void SetUp() override {
-    for (int i = 0; i < 22; ++i) {
-      const int size = 20 + i;
-      const std::string name = absl::StrCat(i % 2 == 0 ? "cat/" : "dog/", i + 100);
-      if (i % 5 == 0) {
-        data_.Write(name + ".png", EncodePng(NoisyPixels(size, 2 * size, 3, i)));
-      } else {
-        data_.Write(name + ".jpg", EncodeJpeg(SmoothPixels(2 * size, size, i % 3 == 0 ? 1 : 3, i)));
-      }
-    }
-  }
-
-  void Open(SamplerOptions sampling) {
-    const auto summary = BuildIndex(data_.path(), out_ / "index", {});
-    ASSERT_TRUE(summary.ok()) << summary.status();
-    index_ = std::move(*Index::Open(out_ / "index"));
-    sampling.num_samples = index_->size();
-    sampler_ = std::move(*Sampler::Create(sampling));
-    options_.image = {.height = 16, .width = 12, .scale = 1.0 / 255};
-    options_.virtual_replica_count = sampling.virtual_replicas;
-    options_.one_pass = true;
-    options_.retry_pause = absl::ZeroDuration();
-  }
-  std::unique_ptr<Pipeline> Start() {
-    auto pipeline = Pipeline::Create(options_, *index_, data_.path(), *sampler_);
-    EXPECT_TRUE(pipeline.ok()) << pipeline.status();
-    return std::move(*pipeline);
-  }
-  int64_t Least() { return MinimumBytes(options_, *sampler_); }
-
-  // All batches of `steps` steps, asked for by several threads as a trainer's leaves are.
-  std::vector<Seen> Drain(Pipeline& pipeline, int64_t steps, int threads) {
-    const int first = options_.first_virtual_replica, count = options_.virtual_replica_count;
-    std::vector<std::vector<Seen>> seen(static_cast<size_t>(threads));
-    std::vector<std::thread> consumers;
-    for (int t = 0; t < threads; ++t) {
-      consumers.emplace_back([&, t] {
-        for (int64_t step = 0; step < steps; ++step) {
-          for (int v = first + count * t / threads; v < first + count * (t + 1) / threads; ++v) {
-            const absl::StatusOr<Batch> batch = pipeline.Next(v);
-            ASSERT_TRUE(batch.ok()) << batch.status();
-            seen[static_cast<size_t>(t)].push_back(See(*batch, v));
-            const PipelineStats stats = pipeline.stats();
-            EXPECT_LE(stats.bytes, options_.memory_bytes);
-            EXPECT_GT(stats.bytes, 0);
-          }
-        }
-      });
-    }
-    for (std::thread& consumer : consumers) consumer.join();
-    std::vector<Seen> all;
-    for (const auto& some : seen) all.insert(all.end(), some.begin(), some.end());
-    std::sort(all.begin(), all.end());
-    return all;
-  }
-
-  const ScratchFolder data_, out_;
-  std::unique_ptr<Index> index_;
-  std::unique_ptr<Sampler> sampler_;
-  PipelineOptions options_;
-};
 
 TEST_F(PipelineTest, EverySampleOnceWithItsLabelAndItsPixels) {
   Open({.batch = 8, .virtual_replicas = 4, .seed = 3, .shuffle = true});
@@ -211,89 +91,6 @@ TEST_F(PipelineTest, AnyRunOfVirtualReplicasFromAnyStepSeesTheSame) {
   EXPECT_FALSE(pipeline->Next(0).ok());
   options_.first_step = 3;
   EXPECT_FALSE(Pipeline::Create(options_, *index_, data_.path(), *sampler_).ok());
-}
-
-TEST_F(PipelineTest, BadPicturesAreListedWithReasonsAndZero) {
-  data_.Write("cat/a_text.jpg", "this is text");
-  data_.Write("cat/b_empty.png", "");
-  data_.Write("cat/c_cut.jpg", EncodeJpeg(SmoothPixels(40, 40, 3)).substr(0, 500));
-  data_.Write("dog/d_cmyk.jpg", EncodeJpeg(SmoothPixels(40, 40, 4), {.cmyk = true}));
-  data_.Write("dog/e_deep.png", EncodePng(NoisyPixels(8, 8, 3), {.bit_depth = 16}));
-  data_.Write("dog/f_png_named.jpg", EncodePng(NoisyPixels(8, 8, 3)));
-  Open({.batch = 28, .virtual_replicas = 1});
-  options_.threads = 3;
-  const auto pipeline = Start();
-  const std::vector<Seen> batches = Drain(*pipeline, 1, 1);
-  ASSERT_EQ(batches.size(), 1u);
-  std::vector<std::string> found;
-  for (const std::string& bad : batches[0].bad) {
-    const int64_t position = std::stoll(bad);
-    const SampleInfo sample = index_->Sample(batches[0].ids[static_cast<size_t>(position)]);
-    found.push_back(absl::StrCat(std::string(sample.path), bad.substr(bad.find(':'))));
-    const auto begin = batches[0].images.begin() + position * 16 * 12 * 3;
-    EXPECT_TRUE(std::all_of(begin, begin + 16 * 12 * 3, [](float value) { return value == 0; }));
-  }
-  EXPECT_THAT(found, testing::ElementsAre(HasSubstr("a_text.jpg: neither a JPEG nor a PNG"), "cat/b_empty.png: the file is empty",
-                                          HasSubstr("c_cut.jpg: damaged JPEG"), HasSubstr("d_cmyk.jpg: a CMYK JPEG"),
-                                          HasSubstr("e_deep.png: a PNG of 16 bits")));
-}
-
-TEST_F(PipelineTest, AFileThatChangedIsAnErrorThatNamesItAndIsNotTriedAgain) {
-  Open({.batch = 22, .virtual_replicas = 2});
-  const FlakyReader reader;
-  options_.reader = &reader;
-  const std::string path(index_->Sample(3).path);
-  data_.Write(path, *ReadFile(data_ / path) + "x");
-  const auto pipeline = Start();
-  const absl::Status status = pipeline->Next(0).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(data_ / path), HasSubstr("has changed since the data set was listed")));
-  EXPECT_TRUE(pipeline->Next(1).ok());
-  EXPECT_EQ(reader.reads(), 22);
-}
-
-TEST_F(PipelineTest, AReadThatFailsTwiceIsTriedAgainAndLosesNothing) {
-  Open({.batch = 22, .virtual_replicas = 1});
-  const std::vector<Seen> expected = Drain(*Start(), 1, 1);
-  FlakyReader reader;
-  reader.Fail(data_ / index_->Sample(5).path, 2);
-  options_.reader = &reader;
-  EXPECT_TRUE(Drain(*Start(), 1, 1) == expected);
-  EXPECT_EQ(reader.reads(), 24);
-}
-
-TEST_F(PipelineTest, AReadThatKeepsFailingIsNoBadSample) {
-  Open({.batch = 22, .virtual_replicas = 1});
-  FlakyReader reader;
-  reader.Fail(data_ / index_->Sample(5).path, 3);
-  options_.reader = &reader;
-  const absl::Status status = Start()->Next(0).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr(data_ / index_->Sample(5).path), HasSubstr("Input/output error"), HasSubstr("tried 3 times")));
-}
-
-TEST_F(PipelineTest, AFileThatIsGoneIsUnavailable) {
-  Open({.batch = 22, .virtual_replicas = 1});
-  std::filesystem::remove(data_ / index_->Sample(7).path);
-  const absl::Status status = Start()->Next(0).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(data_ / index_->Sample(7).path));
-}
-
-TEST_F(PipelineTest, NoMemoryForAPictureIsAnErrorAndNotTheEnd) {
-  Open({.batch = 22, .virtual_replicas = 2});
-  class Greedy final : public FileReader {
-   public:
-    absl::Status Read(const std::string&, int64_t, std::string&) const override { throw std::bad_alloc(); }
-  } greedy;
-  options_.reader = &greedy;
-  const auto pipeline = Start();
-  for (int v = 0; v < 2; ++v) {
-    const absl::Status status = pipeline->Next(v).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(status.message()), HasSubstr(data_ / index_->Sample(11 * v).path));
-  }
 }
 
 TEST_F(PipelineTest, TooSmallABudgetIsRefusedWithTheOneThatWouldDo) {
