@@ -1,6 +1,6 @@
 #pragma once
 // What the coordinator is to be told: which trainers run now, which have ended, and what they wrote. Stands between the
-// supervisor, which fills it, and the attendance, which sends it. Thread-safe.
+// supervisor, which fills it, and the link to the coordinator, which sends it. Thread-safe.
 //
 // An end and a line stay here until a report that held them is acknowledged, so that neither is lost while the coordinator is
 // away; lines only within 4 MiB, beyond which the oldest go and a line says how many.

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "worker/worker_under_test.h"
+#include "worker/test_process.h"
 
 namespace lockstep {
 namespace {

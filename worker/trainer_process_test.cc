@@ -7,8 +7,10 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "worker/fake_coordinator.h"
-#include "worker/worker_under_test.h"
+#include "worker/test_process.h"
 
 namespace lockstep {
 namespace {
@@ -80,6 +82,11 @@ TEST_F(TrainerProcessTest, OneThatSendsGarbageIsKilledAndNamed) {
   ReadToEnd(process.get());
   EXPECT_EQ(process->report().signal(), SIGKILL);
   EXPECT_THAT(process->report().message(), HasSubstr("no status"));
+}
+
+TEST_F(TrainerProcessTest, ItGoesFirstWhenMemoryRunsOut) {
+  const auto process = Start("run");
+  EXPECT_EQ(ReadFile(absl::StrCat("/proc/", process->report().pid(), "/oom_score_adj")).value(), "500\n");
 }
 
 TEST_F(TrainerProcessTest, DestroyingItLeavesNoProcessOfItsGroup) {

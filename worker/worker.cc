@@ -15,8 +15,8 @@
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
-#include "worker/attendance.h"
 #include "worker/bell.h"
+#include "worker/coordinator_link.h"
 #include "worker/file_descriptor.h"
 #include "worker/machine.h"
 #include "worker/metrics.h"
@@ -132,24 +132,22 @@ int RunWorker(WorkerOptions options) {
   Bell bell;
   Outbox outbox(&bell);
   Supervisor supervisor(ToSupervisorOptions(options, beginning->channel, state.scratch()), &outbox);
-  AttendanceOptions attending;
-  attending.coordinator = options.client.coordinator;
-  attending.channel = beginning->channel;
-  attending.identity = IdentityOf(options, state.worker_id());
-  Attendance attendance(
-      std::move(attending), &bell, &outbox, &supervisor,
+  CoordinatorLinkOptions link_options;
+  link_options.coordinator = options.client.coordinator;
+  link_options.channel = beginning->channel;
+  link_options.identity = IdentityOf(options, state.worker_id());
+  CoordinatorLink link(
+      std::move(link_options), &bell, &outbox, &supervisor,
       [&] { WriteReadyFile(options.ready_file, state.worker_id(), metrics.address(), &ending); },
       [&ending](const absl::Status& refusal) { ending.Fail(Annotate(refusal, "the coordinator refuses this worker")); });
-  metrics.Serve([&] {
-    return MetricsText({state.worker_id(), outbox.Running(), supervisor.counts(), attendance.connected(), ResidentBytes()});
-  });
+  metrics.Serve([&] { return MetricsText({state.worker_id(), outbox.Running(), supervisor.counts(), link.connected(), ResidentBytes()}); });
 
   const absl::Status ended = ending.Await();
   if (!ended.ok()) LOG_ERROR("error=\"%s\"", ended.message());
   LOG_INFO("worker=%s state=draining", state.worker_id());
   const absl::Status drained = supervisor.Drain();
   if (!drained.ok()) LOG_ERROR("error=\"%s\"", drained.message());
-  attendance.Leave();
+  link.Leave();
   // Nobody may ask the parts that end before the server.
   beginning->metrics.reset();
   if (!options.ready_file.empty()) unlink(options.ready_file.c_str());

@@ -1,5 +1,6 @@
 #pragma once
-// A worker from its first flag to its last word: state folder, metrics, supervisor, attendance, and the signals that end it.
+// A worker from its first flag to its last word: state folder, metrics, supervisor, the link to the coordinator, and the signals that end
+// it.
 
 #include "absl/status/status.h"
 #include "worker/worker_options.h"

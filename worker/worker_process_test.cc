@@ -12,7 +12,7 @@
 #include "absl/strings/strip.h"
 #include "base/file.h"
 #include "worker/fake_coordinator.h"
-#include "worker/worker_under_test.h"
+#include "worker/test_worker.h"
 
 namespace lockstep {
 namespace {
@@ -21,7 +21,7 @@ using testing::HasSubstr;
 
 class WorkerProcess : public testing::Test {
  protected:
-  WorkerUnderTest Worker(const std::vector<std::string>& more = {}, const std::string& token = kTestToken) {
+  TestWorker Worker(const std::vector<std::string>& more = {}, const std::string& token = kTestToken) {
     return {coordinator_.address(), folder_ / "state", more, token};
   }
   // The job ids that are in its scratch folder.
@@ -36,7 +36,7 @@ class WorkerProcess : public testing::Test {
 };
 
 TEST_F(WorkerProcess, SaysWhatItIsAndStartsWhatIsWantedOnce) {
-  const WorkerUnderTest worker = Worker({"--slots", "3", "--cores", "2", "--memory", "2GiB", "--address", "127.0.0.9"});
+  const TestWorker worker = Worker({"--slots", "3", "--cores", "2", "--memory", "2GiB", "--address", "127.0.0.9"});
   coordinator_.Want({MakeOrder("a", "run"), MakeOrder("b", "done")});
   coordinator_.AwaitRunning("a");
   EXPECT_EQ(coordinator_.AwaitEnd("b").message(), "done");
@@ -52,7 +52,7 @@ TEST_F(WorkerProcess, SaysWhatItIsAndStartsWhatIsWantedOnce) {
 }
 
 TEST_F(WorkerProcess, KilledItTakesItsTrainersWithIt) {
-  WorkerUnderTest worker = Worker();
+  TestWorker worker = Worker();
   coordinator_.Want({MakeOrder("a", "run"), MakeOrder("s", "stubborn")});
   const auto first = static_cast<pid_t>(coordinator_.AwaitRunning("a").pid());
   const auto second = static_cast<pid_t>(coordinator_.AwaitRunning("s").pid());
@@ -65,7 +65,7 @@ TEST_F(WorkerProcess, ADeadOnesIdStaysAndItsLeftoversGo) {
   std::string id;
   coordinator_.Want({MakeOrder("a", "run")});
   {
-    WorkerUnderTest worker = Worker();
+    TestWorker worker = Worker();
     coordinator_.AwaitRunning("a");
     id = coordinator_.Await([](const v1::WorkerReport&) { return true; }, "anything").worker_id();
     worker.Signal(SIGKILL);
@@ -73,14 +73,14 @@ TEST_F(WorkerProcess, ADeadOnesIdStaysAndItsLeftoversGo) {
     EXPECT_THAT(Scratch(), testing::ElementsAre("a.TRAIN.1.0"));
   }
   coordinator_.Want({});
-  const WorkerUnderTest worker = Worker();
+  const TestWorker worker = Worker();
   worker.Metrics();
   EXPECT_EQ(coordinator_.Await([](const v1::WorkerReport& report) { return report.trainers_size() == 0; }, "nothing").worker_id(), id);
   EXPECT_THAT(Scratch(), testing::IsEmpty());
 }
 
 TEST_F(WorkerProcess, ACrashIsReportedWithItsSignalAndAnExitWithItsWords) {
-  const WorkerUnderTest worker = Worker();
+  const TestWorker worker = Worker();
   coordinator_.Want({MakeOrder("c", "crash"), MakeOrder("e", "exit 3")});
   EXPECT_EQ(coordinator_.AwaitEnd("c").signal(), SIGSEGV);
   const v1::TrainerReport end = coordinator_.AwaitEnd("e");
@@ -92,7 +92,7 @@ TEST_F(WorkerProcess, ACrashIsReportedWithItsSignalAndAnExitWithItsWords) {
 }
 
 TEST_F(WorkerProcess, WhileTheCoordinatorIsAwayTrainersGoOnAndWhatEndedIsToldLater) {
-  const WorkerUnderTest worker = Worker();
+  const TestWorker worker = Worker();
   coordinator_.Want({MakeOrder("a", "run"), MakeOrder("b", "run")});
   const v1::TrainerReport before = coordinator_.AwaitRunning("a");
   const auto victim = static_cast<pid_t>(coordinator_.AwaitRunning("b").pid());
@@ -111,7 +111,7 @@ TEST_F(WorkerProcess, WhileTheCoordinatorIsAwayTrainersGoOnAndWhatEndedIsToldLat
 }
 
 TEST_F(WorkerProcess, ACancelIsHandedOnAndNothingIsKilled) {
-  const WorkerUnderTest worker = Worker();
+  const TestWorker worker = Worker();
   v1::TrainerOrder order = MakeOrder("a", "run");
   coordinator_.Want({order});
   coordinator_.AwaitRunning("a");
@@ -124,7 +124,7 @@ TEST_F(WorkerProcess, ACancelIsHandedOnAndNothingIsKilled) {
 }
 
 TEST_F(WorkerProcess, WhatIsNotWantedAnyMoreIsStoppedHoweverStubborn) {
-  const WorkerUnderTest worker = Worker({"--stop-grace-seconds", "0.3"});
+  const TestWorker worker = Worker({"--stop-grace-seconds", "0.3"});
   coordinator_.Want({MakeOrder("a", "run"), MakeOrder("s", "stubborn")});
   coordinator_.AwaitRunning("a");
   coordinator_.AwaitRunning("s");
@@ -135,7 +135,7 @@ TEST_F(WorkerProcess, WhatIsNotWantedAnyMoreIsStoppedHoweverStubborn) {
 }
 
 TEST_F(WorkerProcess, ANewGenerationStartsAfterTheOldOneIsReaped) {
-  const WorkerUnderTest worker = Worker();
+  const TestWorker worker = Worker();
   coordinator_.Want({MakeOrder("s", "stubborn", 1)});
   const auto old = static_cast<pid_t>(coordinator_.AwaitRunning("s", 1).pid());
   coordinator_.Want({MakeOrder("s", "run", 2)});
@@ -150,7 +150,7 @@ TEST_F(WorkerProcess, ANewGenerationStartsAfterTheOldOneIsReaped) {
 }
 
 TEST_F(WorkerProcess, LinesAreForwardedAlsoThoseBeforeADeath) {
-  const WorkerUnderTest worker = Worker();
+  const TestWorker worker = Worker();
   coordinator_.Want({MakeOrder("l", "loud 5000"), MakeOrder("d", "done")});
   coordinator_.AwaitEnd("d");
   EXPECT_THAT(coordinator_.LogOf("d"), HasSubstr("ends without a newline\n"));
@@ -160,7 +160,7 @@ TEST_F(WorkerProcess, LinesAreForwardedAlsoThoseBeforeADeath) {
 }
 
 TEST_F(WorkerProcess, OnSigtermItLeavesNothingBehind) {
-  WorkerUnderTest worker = Worker({"--stop-grace-seconds", "0.3"});
+  TestWorker worker = Worker({"--stop-grace-seconds", "0.3"});
   coordinator_.Want({MakeOrder("a", "run"), MakeOrder("s", "stubborn"), MakeOrder("m", "mute")});
   const auto first = static_cast<pid_t>(coordinator_.AwaitRunning("a").pid());
   const auto second = static_cast<pid_t>(coordinator_.AwaitRunning("s").pid());
@@ -181,7 +181,7 @@ TEST_F(WorkerProcess, OnSigtermItLeavesNothingBehind) {
 }
 
 TEST_F(WorkerProcess, OnSigtermItEndsAlsoWhileTheCoordinatorIsAway) {
-  WorkerUnderTest worker = Worker();
+  TestWorker worker = Worker();
   worker.Metrics();
   coordinator_.Stop();
   worker.Signal(SIGTERM);
@@ -208,19 +208,19 @@ TEST_F(WorkerProcess, DiesWithItsParentIfToldTo) {
 }
 
 TEST_F(WorkerProcess, AWrongTokenOrVersionIsSaidSoAndIsNoEndlessRetry) {
-  WorkerUnderTest stranger = Worker({}, "wrong");
+  TestWorker stranger = Worker({}, "wrong");
   EXPECT_EQ(stranger.Wait(), 2);
   EXPECT_THAT(stranger.Log(), HasSubstr("refuses this worker"));
   EXPECT_THAT(stranger.Log(), HasSubstr("token"));
   coordinator_.Refuse({grpc::StatusCode::FAILED_PRECONDITION, "worker x is of version 9, this coordinator of version 8"});
-  WorkerUnderTest other = Worker();
+  TestWorker other = Worker();
   EXPECT_EQ(other.Wait(), 2);
   EXPECT_THAT(other.Log(), HasSubstr("of version 9"));
 }
 
 TEST_F(WorkerProcess, BadFlagsAreNamed) {
   const auto expect = [this](const std::vector<std::string>& more, const std::string& message) {
-    WorkerUnderTest worker = Worker(more);
+    TestWorker worker = Worker(more);
     EXPECT_EQ(worker.Wait(), 2) << message;
     EXPECT_THAT(worker.Log(), HasSubstr(message));
   };
@@ -229,8 +229,8 @@ TEST_F(WorkerProcess, BadFlagsAreNamed) {
   expect({"--token-file", "/no/such/token"}, "/no/such/token");
   expect({"--memory", "many"}, "many");
   expect({"--no-such-flag"}, "--no-such-flag");
-  WorkerUnderTest first = Worker();
-  WorkerUnderTest second(coordinator_.address(), folder_ / "other", {"--metrics", first.Metrics()});
+  TestWorker first = Worker();
+  TestWorker second(coordinator_.address(), folder_ / "other", {"--metrics", first.Metrics()});
   EXPECT_EQ(second.Wait(), 2);
   EXPECT_THAT(second.Log(), HasSubstr("Address already in use"));
   expect({}, "another worker runs in");
@@ -238,7 +238,7 @@ TEST_F(WorkerProcess, BadFlagsAreNamed) {
 
 TEST_F(WorkerProcess, AYamlFileHoldsTheFlags) {
   ASSERT_TRUE(WriteFileAtomically(folder_ / "worker.yaml", "slots: 5\nmemory: 3GiB\nstop-grace-seconds: 0.5\n").ok());
-  const WorkerUnderTest worker = Worker({"--config", folder_ / "worker.yaml"});
+  const TestWorker worker = Worker({"--config", folder_ / "worker.yaml"});
   worker.Metrics();
   const v1::WorkerReport report = coordinator_.Await([](const v1::WorkerReport& one) { return one.slots() == 5; }, "five slots");
   EXPECT_EQ(report.memory_bytes(), 3ULL << 30);

@@ -1,4 +1,4 @@
-#include "worker/attendance.h"
+#include "worker/coordinator_link.h"
 
 #include <algorithm>
 #include <utility>
@@ -20,8 +20,8 @@ constexpr absl::Duration kLongestHeartbeat = absl::Seconds(60);
 
 }  // namespace
 
-Attendance::Attendance(AttendanceOptions options, Bell* bell, Outbox* outbox, Supervisor* supervisor, std::function<void()> on_connected,
-                       std::function<void(absl::Status)> on_refused)
+CoordinatorLink::CoordinatorLink(CoordinatorLinkOptions options, Bell* bell, Outbox* outbox, Supervisor* supervisor,
+                                 std::function<void()> on_connected, std::function<void(absl::Status)> on_refused)
     : options_(std::move(options)),
       bell_(bell),
       outbox_(outbox),
@@ -31,11 +31,11 @@ Attendance::Attendance(AttendanceOptions options, Bell* bell, Outbox* outbox, Su
       stub_(v1::Cluster::NewStub(MakeChannel(options_.coordinator, options_.channel))),
       thread_([this] { Run(); }) {}
 
-Attendance::~Attendance() { End(/*goodbye=*/false); }
+CoordinatorLink::~CoordinatorLink() { End(/*goodbye=*/false); }
 
-void Attendance::Leave() { End(/*goodbye=*/true); }
+void CoordinatorLink::Leave() { End(/*goodbye=*/true); }
 
-void Attendance::End(bool goodbye) {
+void CoordinatorLink::End(bool goodbye) {
   if (!thread_.joinable()) return;
   {
     absl::MutexLock lock(&mutex_);
@@ -47,17 +47,17 @@ void Attendance::End(bool goodbye) {
   thread_.join();
 }
 
-bool Attendance::connected() const {
+bool CoordinatorLink::connected() const {
   absl::MutexLock lock(&mutex_);
   return answered_ && !broken_;
 }
 
-bool Attendance::leaving() const {
+bool CoordinatorLink::leaving() const {
   absl::MutexLock lock(&mutex_);
   return leaving_;
 }
 
-void Attendance::Run() {
+void CoordinatorLink::Run() {
   absl::Duration pause = kFirstPause;
   bool away = false;
   while (!leaving()) {
@@ -81,7 +81,7 @@ void Attendance::Run() {
   }
 }
 
-bool Attendance::IsRefusal(const absl::Status& status) {
+bool CoordinatorLink::IsRefusal(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kPermissionDenied:
@@ -95,7 +95,7 @@ bool Attendance::IsRefusal(const absl::Status& status) {
   return absl::Now() - refused_since_ > (ever_connected_ ? options_.refusal_timeout : options_.first_refusal_timeout);
 }
 
-absl::Status Attendance::AttendOnce() {
+absl::Status CoordinatorLink::AttendOnce() {
   grpc::ClientContext context;
   {
     absl::MutexLock lock(&mutex_);
@@ -116,7 +116,7 @@ absl::Status Attendance::AttendOnce() {
   return FromGrpcStatus(status);
 }
 
-void Attendance::ReadOrders(Stream* stream) {
+void CoordinatorLink::ReadOrders(Stream* stream) {
   v1::WorkerOrders orders;
   while (stream->Read(&orders)) {
     bool first_ever;
@@ -144,7 +144,7 @@ void Attendance::ReadOrders(Stream* stream) {
   bell_->Ring();
 }
 
-void Attendance::SendReports(Stream* stream) {
+void CoordinatorLink::SendReports(Stream* stream) {
   while (!leaving()) {
     if (!SendReport(stream, /*leaving=*/false) || !AwaitAcknowledgement(options_.answer_timeout)) return;
     AwaitNextReport();
@@ -152,7 +152,7 @@ void Attendance::SendReports(Stream* stream) {
   SayGoodbye(stream);
 }
 
-void Attendance::SayGoodbye(Stream* stream) {
+void CoordinatorLink::SayGoodbye(Stream* stream) {
   {
     absl::MutexLock lock(&mutex_);
     if (!goodbye_ || broken_) return;
@@ -160,7 +160,7 @@ void Attendance::SayGoodbye(Stream* stream) {
   if (SendReport(stream, /*leaving=*/true) && AwaitAcknowledgement(kGoodbyeTimeout)) stream->WritesDone();
 }
 
-bool Attendance::SendReport(Stream* stream, bool leaving) {
+bool CoordinatorLink::SendReport(Stream* stream, bool leaving) {
   v1::WorkerReport report = options_.identity;
   report.set_sequence(++sequence_);
   report.set_leaving(leaving);
@@ -168,12 +168,12 @@ bool Attendance::SendReport(Stream* stream, bool leaving) {
   return stream->Write(report);
 }
 
-bool Attendance::AwaitBroken(absl::Duration timeout) {
+bool CoordinatorLink::AwaitBroken(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   return mutex_.AwaitWithTimeout(absl::Condition(&broken_), timeout);
 }
 
-bool Attendance::AwaitAcknowledgement(absl::Duration timeout) {
+bool CoordinatorLink::AwaitAcknowledgement(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   for (;;) {
     {
@@ -189,7 +189,7 @@ bool Attendance::AwaitAcknowledgement(absl::Duration timeout) {
   }
 }
 
-void Attendance::AwaitNextReport() {
+void CoordinatorLink::AwaitNextReport() {
   absl::Duration heartbeat;
   {
     absl::MutexLock lock(&mutex_);

@@ -1,5 +1,5 @@
 #pragma once
-// A lockstep-worker process for tests, with a state folder of its own. Not thread-safe.
+// What tests need to run other programs: a process that does not outlive its owner, a folder neither, and patience. Not thread-safe.
 
 #include <sys/types.h>
 
@@ -25,25 +25,25 @@ class TemporaryFolder {
   std::string path_;
 };
 
-class WorkerUnderTest {
+class TestProcess {
  public:
-  // With the fake trainer and metrics on any free port, unless `more` says otherwise. LOCKSTEP_TOKEN is `token`.
-  WorkerUnderTest(const std::string& coordinator, const std::string& state_folder, const std::vector<std::string>& more = {},
-                  const std::string& token = "test-token");
-  // Kills it, if it runs.
-  ~WorkerUnderTest();
+  // `words`: the program (looked for in PATH) and its arguments. `environment`: added to ours, less our LOCKSTEP_ variables. What it
+  // writes goes to the file `log`.
+  TestProcess(std::vector<std::string> words, std::vector<std::string> environment, std::string log);
+  // Kills it, if it runs, and waits. Shows its log if the test has failed.
+  ~TestProcess();
+  TestProcess(const TestProcess&) = delete;
+  TestProcess& operator=(const TestProcess&) = delete;
 
   pid_t pid() const { return pid_; }
   void Signal(int signal) const;
   // Its exit code, or minus the signal that it died of; nothing if it still runs after `timeout`.
   std::optional<int> Wait(absl::Duration timeout = absl::Seconds(20));
-  // What it wrote to standard error so far.
+  // What it wrote so far.
   std::string Log() const;
-  // HOST:PORT of its metrics, from its ready file; waits for it.
-  std::string Metrics() const;
 
  private:
-  const std::string state_folder_;
+  const std::string log_;
   pid_t pid_ = -1;
   std::optional<int> ended_;
 };

@@ -25,7 +25,7 @@
 
 namespace lockstep {
 
-struct AttendanceOptions {
+struct CoordinatorLinkOptions {
   std::string coordinator;
   ChannelOptions channel;
   // Every field of a report that does not change.
@@ -38,14 +38,14 @@ struct AttendanceOptions {
   absl::Duration refusal_timeout = absl::Seconds(30);
 };
 
-class Attendance {
+class CoordinatorLink {
  public:
   // `on_connected` is called once, after the first orders; `on_refused` once, if the coordinator will not have this worker
   // (wrong token, another version): there is no trying again after it. Both on threads of this class.
-  Attendance(AttendanceOptions options, Bell* bell, Outbox* outbox, Supervisor* supervisor, std::function<void()> on_connected,
-             std::function<void(absl::Status)> on_refused);
+  CoordinatorLink(CoordinatorLinkOptions options, Bell* bell, Outbox* outbox, Supervisor* supervisor, std::function<void()> on_connected,
+                  std::function<void(absl::Status)> on_refused);
   // Leaves without a word, if Leave was not called.
-  ~Attendance();
+  ~CoordinatorLink();
 
   // Says goodbye if the coordinator is there, and ends. Waits at most a few seconds.
   void Leave();
@@ -69,7 +69,7 @@ class Attendance {
   bool IsRefusal(const absl::Status& status);
   bool leaving() const;
 
-  const AttendanceOptions options_;
+  const CoordinatorLinkOptions options_;
   Bell* const bell_;
   Outbox* const outbox_;
   Supervisor* const supervisor_;

@@ -1,0 +1,56 @@
+#include "worker/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "worker/metrics_server.h"
+
+namespace lockstep {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+WorkerFigures Figures() {
+  WorkerFigures figures;
+  figures.worker_id = "w";
+  figures.connected = true;
+  figures.counts.crashed = 2;
+  v1::TrainerReport trainer;
+  trainer.set_job_id("a");
+  trainer.set_rank(3);
+  trainer.mutable_status()->set_step(17);
+  trainer.mutable_status()->mutable_phase_seconds()->set_reduce(1.5);
+  (*trainer.mutable_status()->mutable_memory()->mutable_bytes_by_category())["optimizer"] = 4096;
+  figures.running.push_back(trainer);
+  return figures;
+}
+
+TEST(Metrics, TellOfTrainersByJobAndRank) {
+  const std::string text = MetricsText(Figures());
+  EXPECT_THAT(text, HasSubstr("# TYPE lockstep_trainer_steps_total counter\nlockstep_trainer_steps_total{job=\"a\",rank=\"3\"} 17"));
+  EXPECT_THAT(text, HasSubstr("lockstep_trainer_phase_seconds_total{job=\"a\",rank=\"3\",phase=\"reduce\"} 1.5"));
+  EXPECT_THAT(text, HasSubstr("lockstep_trainer_memory_bytes{job=\"a\",rank=\"3\",category=\"optimizer\"} 4096"));
+  EXPECT_THAT(text, HasSubstr("lockstep_worker_trainers_ended_total{reason=\"crashed\"} 2"));
+  EXPECT_THAT(text, HasSubstr("lockstep_worker_connected 1"));
+}
+
+TEST(Metrics, ATrainersSeriesEndWithIt) {
+  WorkerFigures figures = Figures();
+  figures.running.clear();
+  EXPECT_THAT(MetricsText(figures), Not(HasSubstr("job=\"a\"")));
+}
+
+TEST(MetricsServer, APortInUseOrNoneAtAllIsSaidSo) {
+  const auto first = MetricsServer::Bind("127.0.0.1:0");
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto second = MetricsServer::Bind((*first)->address());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(second.status().message(), HasSubstr((*first)->address()));
+  for (const char* wrong : {"", "7072", ":7072", "127.0.0.1:", "127.0.0.1:70720", "127.0.0.1:http"}) {
+    EXPECT_EQ(MetricsServer::Bind(wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace lockstep
