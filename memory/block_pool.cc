@@ -54,9 +54,10 @@ void* BlockPool::TakeKept(int64_t size) {
 
 void BlockPool::GiveBackUntil(int64_t reserved) {
   while (!kept_by_age_.empty() && live_bytes_ + kept_bytes_ > reserved) {
-    const Kept oldest = kept_by_age_.front();
+    const auto oldest_at = kept_by_age_.begin();
+    const Kept oldest = *oldest_at;
     const auto [begin, end] = kept_by_size_.equal_range(oldest.size);
-    kept_by_size_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == kept_by_age_.begin(); }));
+    kept_by_size_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == oldest_at; }));
     kept_by_age_.pop_front();
     kept_bytes_ -= oldest.size;
     ToSystem(oldest.address, oldest.size);
