@@ -6,6 +6,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace lockstep {
 namespace {
@@ -96,8 +97,10 @@ at::Tensor Activation::operator()(const at::Tensor& x) const {
     case Kind::kSquareplus: return 0.5 * (x + at::sqrt(at::square(x) + 4));
     case Kind::kExponential: return at::exp(x);
     case Kind::kMish: return at::mish(x);
-    case Kind::kSoftmax: return at::softmax(x, axis);
-    case Kind::kLogSoftmax: return at::log_softmax(x, axis);
+    case Kind::kSoftmax:
+      if (axes.size() == 1) return at::softmax(x, axes[0]);
+      return at::exp(x - at::logsumexp(x, axes, /*keepdim=*/true));
+    case Kind::kLogSoftmax: return at::log_softmax(x, axes[0]);
   }
   return x;
 }
@@ -113,6 +116,12 @@ std::optional<Activation> ActivationByName(const std::string& name) {
   return found->second;
 }
 
+std::vector<std::string> ActivationNames() {
+  std::vector<std::string> names;
+  for (const auto& [name, activation] : ByName()) names.push_back(name);
+  return names;
+}
+
 std::optional<Activation> ActivationOfLayer(const std::string& class_name, LayerOptions& options) {
   if (class_name == "ReLU") {
     const double slope = options.Number("negative_slope", 0.0), threshold = options.Number("threshold", 0.0);
@@ -122,9 +131,8 @@ std::optional<Activation> ActivationOfLayer(const std::string& class_name, Layer
   if (class_name == "ELU") return Activation{Kind::kElu, options.Number("alpha", 1.0)};
   if (class_name == "Softmax") {
     Activation softmax{Kind::kSoftmax};
-    const std::vector<int64_t> axes = options.Ints("axis", {-1});
-    if (axes.size() == 1) softmax.axis = axes[0];
-    if (axes.size() != 1) options.Problem("option axis: a softmax over several axes is not supported");
+    softmax.axes = options.Ints("axis", {-1});
+    if (softmax.axes.empty()) options.Problem("option axis names no axis");
     return softmax;
   }
   return std::nullopt;
@@ -145,7 +153,8 @@ Activation ReadActivation(LayerOptions& options, const char* key) {
     }
   }
   const std::optional<Activation> found = name->is_string() ? ActivationByName(name->get<std::string>()) : std::nullopt;
-  if (!found.has_value()) options.Problem(absl::StrCat("option ", key, ": activation ", value.dump().substr(0, 120), " is not known"));
+  if (!found.has_value()) options.Problem(absl::StrCat("option ", key, ": activation ", value.dump().substr(0, 120), " is not known; known are ",
+                                                              absl::StrJoin(ActivationNames(), ", ")));
   return found.value_or(Activation{});
 }
 

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -20,8 +21,8 @@ struct Activation {
   Kind kind = Kind::kLinear;
   // kRelu: slope below the threshold, the largest value (infinite if none), the threshold. kLeakyRelu: slope. kElu, kCelu: alpha.
   double slope = 0, max_value = 0, threshold = 0;
-  int64_t axis = -1;         // kSoftmax, kLogSoftmax
-  bool approximate = false;  // kGelu: by tanh
+  std::vector<int64_t> axes = {-1};  // kSoftmax: one or several; kLogSoftmax: one
+  bool approximate = false;          // kGelu: by tanh
 
   // relu(x) with the options of keras.layers.ReLU.
   static Activation Relu(double slope, std::optional<double> max_value, double threshold);
@@ -40,5 +41,6 @@ Activation ReadActivation(LayerOptions& options, const char* key);
 // The class_name of an activation layer (ReLU, LeakyReLU, ELU, Softmax …) with its options; nothing if it is not one.
 std::optional<Activation> ActivationOfLayer(const std::string& class_name, LayerOptions& options);
 std::optional<Activation> ActivationByName(const std::string& name);
+std::vector<std::string> ActivationNames();  // sorted
 
 }  // namespace lockstep

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 namespace lockstep {
@@ -169,9 +170,10 @@ void BatchStatistics(const T* x, Rows shape, T* mean, T* variance) {
 class BatchNorm final : public torch::autograd::Function<BatchNorm> {
  public:
   // `mean` and `variance`: of the batch, filled here, if `training`; given otherwise.
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gamma, const at::Tensor& beta,
-                            const at::Tensor& mean, const at::Tensor& variance, bool training, double epsilon, double low,
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const std::optional<at::Tensor>& maybe_gamma,
+                            const std::optional<at::Tensor>& maybe_beta, const at::Tensor& mean, const at::Tensor& variance, bool training, double epsilon, double low,
                             double high) {
+    const at::Tensor gamma = maybe_gamma.value_or(at::Tensor()), beta = maybe_beta.value_or(at::Tensor());
     at::Tensor y = at::empty_like(x);
     const Rows shape = RowsOf(x);
     at::Tensor scale = at::empty_like(mean), offset = at::empty_like(mean);
@@ -236,6 +238,11 @@ class BatchNorm final : public torch::autograd::Function<BatchNorm> {
   }
 };
 
+// Custom functions take no undefined tensors, but empty options.
+std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
 }  // namespace
 
 BatchNormResult BatchNormTraining(const at::Tensor& x, const at::Tensor& gamma, const at::Tensor& beta,
@@ -243,14 +250,14 @@ BatchNormResult BatchNormTraining(const at::Tensor& x, const at::Tensor& gamma, 
   BatchNormResult result;
   result.mean = at::empty({x.size(-1)}, x.options());
   result.variance = at::empty({x.size(-1)}, x.options());
-  result.y = BatchNorm::apply(x.contiguous(), gamma, beta, result.mean, result.variance, true, options.epsilon, options.low,
+  result.y = BatchNorm::apply(x.contiguous(), Optional(gamma), Optional(beta), result.mean, result.variance, true, options.epsilon, options.low,
                               options.high);
   return result;
 }
 
 at::Tensor BatchNormInference(const at::Tensor& x, const at::Tensor& gamma, const at::Tensor& beta, const at::Tensor& mean,
                               const at::Tensor& variance, const BatchNormOptions& options) {
-  return BatchNorm::apply(x.contiguous(), gamma, beta, mean, variance, false, options.epsilon, options.low, options.high);
+  return BatchNorm::apply(x.contiguous(), Optional(gamma), Optional(beta), mean, variance, false, options.epsilon, options.low, options.high);
 }
 
 }  // namespace lockstep

@@ -16,7 +16,9 @@
 namespace lockstep {
 namespace {
 
-constexpr int kDeepest = 2000;  // calls between input and output: a bound for hostile files
+// Bounds for hostile files: calls between input and output, and calls in all (models within models multiply).
+constexpr int kDeepest = 2000;
+constexpr size_t kMostCalls = 100'000;
 
 // keras/src/utils/naming.py: to_snake_case.
 std::string SnakeCase(const std::string& name) {
@@ -57,7 +59,13 @@ class Reader {
  public:
   explicit Reader(Graph& graph) : graph_(graph) {}
 
-  const std::vector<std::string>& problems() const { return problems_; }
+  // One for each thing that is wrong, then what would have been right.
+  std::vector<std::string> Problems() const {
+    std::vector<std::string> all = problems_;
+    if (unknown_layer_) all.push_back(absl::StrCat("known layers are ", absl::StrJoin(KnownLayerNames(), ", ")));
+    if (unknown_operation_) all.push_back(absl::StrCat("known operations are ", absl::StrJoin(KnownOperationNames(), ", ")));
+    return all;
+  }
 
   void ReadTop(const Json& config);
 
@@ -96,6 +104,7 @@ class Reader {
   std::vector<Shape> shapes_;  // by value
   std::vector<std::string> problems_;
   int depth_ = 0;
+  bool unknown_layer_ = false, unknown_operation_ = false;
 };
 
 Shape Reader::BatchShape(const Json& config, const std::string& name) {
@@ -190,10 +199,12 @@ void Reader::ReadLayer(const Json& layer, Scope& scope, const std::string& group
       return;
     }
     made = MakeOperation(class_name, call, options);
+    unknown_operation_ = unknown_operation_ || made == nullptr;
   } else {
     const auto known = KnownLayers().find(class_name);
     if (known == KnownLayers().end()) {
-      Problem(where, absl::StrCat("is not known; known are ", absl::StrJoin(KnownLayerNames(), ", ")));
+      Problem(where, "this layer is not known");
+      unknown_layer_ = true;
       return;
     }
     made = known->second(options);
@@ -242,6 +253,7 @@ bool Reader::ReadArguments(const Json& node, std::vector<History>& tensors, Oper
 
 int Reader::CallLayer(int index, const std::vector<int>& inputs) {
   GraphLayer& layer = graph_.layers[static_cast<size_t>(index)];
+  if (graph_.calls.size() >= kMostCalls) return Problem(layer.name, absl::StrCat("the graph has more than ", kMostCalls, " calls"));
   std::vector<Shape> shapes;
   for (const int input : inputs) shapes.push_back(shapes_[static_cast<size_t>(input)]);
   if (layer.calls++ == 0) {
@@ -332,7 +344,7 @@ void Reader::ReadTop(const Json& model) {
     return;
   }
   const std::unique_ptr<Scope> scope = ReadModel(model, "", "", true);
-  if (!problems_.empty()) return;
+  if (!model.contains("config") || !model["config"].is_object()) return;
   const Json& config = model["config"];
   graph_.name = config.value("name", std::string());
   if (class_name == "Sequential" && scope->inputs.empty()) {
@@ -370,11 +382,31 @@ bool RescalesInput(const Graph& graph) {
 
 }  // namespace
 
+std::set<std::string> DtypePolicies(const Json& config) {
+  std::set<std::string> policies;
+  if (!config.is_object() || !config.contains("config") || !config["config"].is_object()) return policies;
+  const Json& own = config["config"];
+  if (own.contains("layers") && own["layers"].is_array()) {
+    for (const Json& layer : own["layers"]) policies.merge(DtypePolicies(layer));
+  } else if (ClassOf(config) != "InputLayer" && own.contains("dtype")) {
+    const Json& dtype = own["dtype"];
+    const bool policy = dtype.is_object() && dtype.contains("config") && dtype["config"].is_object() && dtype["config"].contains("name");
+    const Json& name = policy ? dtype["config"]["name"] : dtype;
+    if (name.is_string()) policies.insert(name.get<std::string>());
+  }
+  return policies;
+}
+
 absl::StatusOr<Graph> ReadGraph(const Json& config, bool fuse) {
   Graph graph;
   Reader reader(graph);
-  reader.ReadTop(config);
-  if (!reader.problems().empty()) return absl::InvalidArgumentError(absl::StrJoin(reader.problems(), "\n"));
+  try {
+    reader.ReadTop(config);
+  } catch (const Json::exception& error) {  // a value of another kind than Keras writes there
+    return absl::InvalidArgumentError(absl::StrCat("the model's configuration is malformed: ", error.what()));
+  }
+  const std::vector<std::string> problems = reader.Problems();
+  if (!problems.empty()) return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
   int next = 0;
   for (GraphLayer& layer : graph.layers) {
     layer.first_variable = next;

@@ -5,6 +5,7 @@
 // Where it stands: between the archive's JSON and Model, which adds variables and runs it. Built by one thread, then constant.
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,9 @@ struct Graph {
   Shape input_shape, output_shape;  // with the batch axis
   bool rescales_input = false;
 };
+
+// The names of the dtype policies of all layers, models within models included: "float32", "mixed_float16" … Inputs have none.
+std::set<std::string> DtypePolicies(const Json& config);
 
 // InvalidArgument with every problem, a line each. `fuse`: activations and padding are taken into the layers before and after.
 absl::StatusOr<Graph> ReadGraph(const Json& config, bool fuse);

@@ -36,6 +36,23 @@ absl::Status ExpectInputs(absl::Span<const Shape> inputs, size_t count, int rank
   return absl::OkStatus();
 }
 
+absl::StatusOr<Shape> BroadcastShapes(const Shape& a, const Shape& b) {
+  const Shape& longer = a.size() >= b.size() ? a : b;
+  const Shape& shorter = a.size() >= b.size() ? b : a;
+  Shape result = longer;
+  for (size_t i = 0; i < shorter.size(); ++i) {
+    int64_t& extent = result[result.size() - shorter.size() + i];
+    const int64_t other = shorter[i];
+    if (extent == other || other == 1) continue;
+    if (extent == 1 || (extent < 0 && other > 1)) {
+      extent = other;
+    } else if (other >= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("cannot join inputs of shapes ", ShapeText(a), " and ", ShapeText(b)));
+    }
+  }
+  return result;
+}
+
 absl::StatusOr<int> FrontAxis(int64_t axis, size_t rank) {
   const auto n = static_cast<int64_t>(rank);
   if (axis < -n || axis >= n) return absl::InvalidArgumentError(absl::StrCat("axis ", axis, " does not exist among ", n, " axes"));

@@ -83,9 +83,11 @@ class Layer {
   virtual std::optional<std::array<int64_t, 4>> zero_padding() const { return std::nullopt; }
 };
 
-// A layer of one input and one output of the same shape, without variables.
+// InvalidArgument unless there are `count` inputs, each of `rank` axes (0: any).
 absl::Status ExpectInputs(absl::Span<const Shape> inputs, size_t count, int rank);
 // `axis` counted from the front. InvalidArgument if there is no such axis.
 absl::StatusOr<int> FrontAxis(int64_t axis, size_t rank);
+// The shape of a + b, as NumPy broadcasts; −1 stays unknown unless the other says more than 1.
+absl::StatusOr<Shape> BroadcastShapes(const Shape& a, const Shape& b);
 
 }  // namespace lockstep

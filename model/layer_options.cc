@@ -26,16 +26,9 @@ LayerOptions::LayerOptions(const Json& config) : config_(config) { ReadCommon();
 
 void LayerOptions::ReadCommon() {
   if (!config_.is_object()) return Problem("has no configuration");
-  Skip({"name"});
+  // The dtype is the whole model's: see DtypePolicies in model/graph.h.
+  Skip({"name", "dtype"});
   trainable_ = Flag("trainable", true);
-  const Json* dtype = Find("dtype");
-  if (dtype == nullptr) return;
-  const Json* name = dtype;
-  if (dtype->is_object() && dtype->contains("config") && (*dtype)["config"].is_object() && (*dtype)["config"].contains("name")) name = &(*dtype)["config"]["name"];
-  if (!name->is_string() || (*name != "float32" && *name != "float64")) {
-    return Problem(absl::StrCat("dtype ", Shown(*name), " is not supported; float32 and float64 are"));
-  }
-  dtype_ = name->get<std::string>();
 }
 
 const Json* LayerOptions::Find(const char* key) {

@@ -38,8 +38,6 @@ class LayerOptions {
   void Problem(std::string text) { problems_.push_back(std::move(text)); }
 
   bool trainable() const { return trainable_; }
-  // The policy's name: "float32" or "float64"; others are problems.
-  const std::string& dtype() const { return dtype_; }
   // All so far, and one for each option that nobody read. Call it last.
   std::vector<std::string> Problems() const;
 
@@ -51,7 +49,6 @@ class LayerOptions {
   std::set<std::string> read_;
   std::vector<std::string> problems_;
   bool trainable_ = true;
-  std::string dtype_ = "float32";
 };
 
 }  // namespace lockstep

@@ -4,40 +4,20 @@
 #include <torch/version.h>
 #include <xmmintrin.h>
 
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "model/graph.h"
 #include "trainer/process_figures.h"
 
 namespace lockstep {
-namespace {
-
-// The first dtype policy in the configuration, depth first; empty if none.
-std::string FindPolicy(const Json& node) {
-  if (node.is_object()) {
-    const auto dtype = node.find("dtype");
-    if (dtype != node.end() && dtype->is_string()) return dtype->get<std::string>();
-    if (dtype != node.end() && dtype->is_object()) {
-      const auto config = dtype->find("config");
-      if (config != dtype->end() && config->contains("name") && (*config)["name"].is_string()) {
-        return (*config)["name"].get<std::string>();
-      }
-    }
-  }
-  if (!node.is_structured()) return "";
-  for (const Json& child : node) {
-    std::string found = FindPolicy(child);
-    if (!found.empty()) return found;
-  }
-  return "";
-}
-
-}  // namespace
 
 std::string DtypePolicyOf(const KerasArchive& archive) {
-  const std::string policy = FindPolicy(archive.config());
-  return policy.empty() ? "float32" : policy;
+  const std::set<std::string> policies = DtypePolicies(archive.config());
+  return policies.empty() ? "float32" : absl::StrJoin(policies, " and ");
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string& precision) {

@@ -210,6 +210,7 @@ class Conv2DTranspose final : public ConvolutionLayer {
     if (use_bias_) y = y + frame.variable(1);
     return Activate(activation_, y, frame);
   }
+  bool FusePadding(const std::array<int64_t, 4>&) override { return false; }
 
  private:
   static int64_t Of(const std::pair<int64_t, int64_t>& pair, int axis) { return axis == 0 ? pair.first : pair.second; }

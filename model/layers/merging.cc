@@ -13,24 +13,6 @@
 namespace lockstep {
 namespace {
 
-// As NumPy broadcasts; −1 stays unknown unless the other says more than 1.
-absl::StatusOr<Shape> Broadcast(const Shape& a, const Shape& b) {
-  const Shape& longer = a.size() >= b.size() ? a : b;
-  const Shape& shorter = a.size() >= b.size() ? b : a;
-  Shape result = longer;
-  for (size_t i = 0; i < shorter.size(); ++i) {
-    int64_t& extent = result[result.size() - shorter.size() + i];
-    const int64_t other = shorter[i];
-    if (extent == other || other == 1) continue;
-    if (extent == 1 || (extent < 0 && other > 1)) {
-      extent = other;
-    } else if (other >= 0) {
-      return absl::InvalidArgumentError(absl::StrCat("cannot join inputs of shapes ", ShapeText(a), " and ", ShapeText(b)));
-    }
-  }
-  return result;
-}
-
 at::Tensor AddTwo(const at::Tensor& a, const at::Tensor& b) { return a + b; }
 at::Tensor SubtractTwo(const at::Tensor& a, const at::Tensor& b) { return a - b; }
 at::Tensor MultiplyTwo(const at::Tensor& a, const at::Tensor& b) { return a * b; }
@@ -48,7 +30,7 @@ class Elementwise final : public Layer {
     }
     Shape shape = inputs[0];
     for (const Shape& input : inputs.subspan(1)) {
-      ASSIGN_OR_RETURN(shape, Broadcast(shape, input));
+      ASSIGN_OR_RETURN(shape, BroadcastShapes(shape, input));
     }
     return shape;
   }
@@ -101,27 +83,49 @@ class Concatenate final : public Layer {
   const int64_t axis_;
 };
 
-// Of two (batch, features) inputs along axis 1, which is what classifiers use.
+// keras.layers.Dot: sums over one axis of each of two inputs, sample by sample; what is left of the first comes first.
 class Dot final : public Layer {
  public:
-  explicit Dot(LayerOptions& options) : normalize_(options.Flag("normalize", false)) {
-    const std::vector<int64_t> axes = options.Ints("axes");
-    if (std::any_of(axes.begin(), axes.end(), [](int64_t axis) { return axis != 1 && axis != -1; })) {
-      options.Problem("option axes: only the last axis of (batch, features) inputs is supported");
+  explicit Dot(LayerOptions& options) : axes_(options.Ints("axes")), normalize_(options.Flag("normalize", false)) {
+    if (axes_.size() == 1) axes_.push_back(axes_[0]);
+    if (axes_.size() != 2 || axes_[0] == 0 || axes_[1] == 0) {
+      options.Problem("option axes must be one or two axes other than the batch's");
     }
   }
   absl::StatusOr<Shape> OutputShape(absl::Span<const Shape> inputs) const override {
-    RETURN_IF_ERROR(ExpectInputs(inputs, 2, 2));
-    if (inputs[0][1] != inputs[1][1]) return absl::InvalidArgumentError("its inputs have different numbers of features");
-    return Shape{inputs[0][0], 1};
+    RETURN_IF_ERROR(ExpectInputs(inputs, 2, 0));
+    Shape shape = {inputs[0].empty() ? -1 : inputs[0][0]};
+    int64_t extents[2];
+    for (size_t side = 0; side < 2; ++side) {
+      ASSIGN_OR_RETURN(const int front, FrontAxis(axes_[side], inputs[side].size()));
+      if (front == 0) return absl::InvalidArgumentError("cannot sum over the batch");
+      extents[side] = inputs[side][static_cast<size_t>(front)];
+      for (size_t i = 1; i < inputs[side].size(); ++i) {
+        if (static_cast<int>(i) != front) shape.push_back(inputs[side][i]);
+      }
+    }
+    if (extents[0] != extents[1] && extents[0] >= 0 && extents[1] >= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("cannot sum over axes of ", extents[0], " and ", extents[1], " places"));
+    }
+    if (shape.size() == 1) shape.push_back(1);
+    return shape;
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame&) const override {
-    const auto unit = [](const at::Tensor& x) { return x * at::rsqrt(at::clamp_min(at::square(x).sum(1, true), 1e-12)); };
-    if (normalize_) return (unit(inputs[0]) * unit(inputs[1])).sum(1, true);
-    return (inputs[0] * inputs[1]).sum(1, true);
+    std::vector<int64_t> shape = {inputs[0].size(0)};
+    const auto last = [&](size_t side) {
+      const at::Tensor x = inputs[side].movedim(axes_[side], -1);
+      for (int64_t i = 1; i + 1 < x.dim(); ++i) shape.push_back(x.size(i));
+      const at::Tensor rows = x.reshape({x.size(0), -1, x.size(-1)});
+      if (!normalize_) return rows;
+      return rows * at::rsqrt(at::clamp_min(at::square(rows).sum(-1, true), 1e-12));
+    };
+    const at::Tensor first = last(0), second = last(1);
+    if (shape.size() == 1) shape.push_back(1);
+    return at::bmm(first, second.transpose(1, 2)).reshape(shape);
   }
 
  private:
+  std::vector<int64_t> axes_;
   const bool normalize_;
 };
 

@@ -197,6 +197,33 @@ class UnitNormalization final : public Layer {
   const std::vector<int64_t> axes_;
 };
 
+// x / sqrt(mean(x²) + epsilon) · scale over the given axes. Source: keras.layers.RMSNormalization.
+class RmsNormalization final : public Layer {
+ public:
+  explicit RmsNormalization(LayerOptions& options) : axes_(options.Ints("axis", {-1})), epsilon_(options.Number("epsilon", 1e-6)) {}
+  absl::StatusOr<std::vector<VariableSpec>> Build(absl::Span<const Shape> inputs) override {
+    RETURN_IF_ERROR(ExpectInputs(inputs, 1, 0));
+    Shape shape;
+    broadcast_.assign(inputs[0].size(), 1);
+    for (const int64_t axis : axes_) {
+      ASSIGN_OR_RETURN(const int front, FrontAxis(axis, inputs[0].size()));
+      ASSIGN_OR_RETURN(const int64_t extent, KnownAxis(inputs[0], axis));
+      shape.push_back(extent);
+      broadcast_[static_cast<size_t>(front)] = extent;
+    }
+    return std::vector<VariableSpec>{{"scale", shape}};
+  }
+  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
+    const at::Tensor& x = inputs[0];
+    return x * at::rsqrt(at::square(x).mean(axes_, true) + epsilon_) * frame.variable(0).view(broadcast_);
+  }
+
+ private:
+  const std::vector<int64_t> axes_;
+  const double epsilon_;
+  std::vector<int64_t> broadcast_;
+};
+
 class LayerScale final : public Layer {
  public:
   explicit LayerScale(LayerOptions& options) : channels_(options.Int("projection_dim")) { options.Skip({"init_values"}); }
@@ -216,6 +243,7 @@ void AddNormalizationLayers(LayerTable& table) {
   table["LayerNormalization"] = [](LayerOptions& options) { return std::make_unique<LayerNormalization>(options); };
   table["GroupNormalization"] = [](LayerOptions& options) { return std::make_unique<GroupNormalization>(options); };
   table["UnitNormalization"] = [](LayerOptions& options) { return std::make_unique<UnitNormalization>(options); };
+  table["RMSNormalization"] = [](LayerOptions& options) { return std::make_unique<RmsNormalization>(options); };
   table["LayerScale"] = [](LayerOptions& options) { return std::make_unique<LayerScale>(options); };
 }
 

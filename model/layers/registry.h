@@ -25,6 +25,7 @@ struct OperationCall {
 const LayerTable& KnownLayers();
 // Sorted names, for messages.
 std::vector<std::string> KnownLayerNames();
+std::vector<std::string> KnownOperationNames();
 // Null, and a problem, if the operation or its arguments are not known.
 std::unique_ptr<Layer> MakeOperation(const std::string& class_name, const OperationCall& call, LayerOptions& options);
 
