@@ -5,7 +5,7 @@ A = keras.applications
 
 
 def _no_drop(name: str, **options):
-    """An EfficientNet or ConvNeXt that drops nothing in training: Keras's random numbers are not ours."""
+    """An architecture that drops nothing in training: Keras's random numbers are not ours."""
 
     def make(**more):
         model = getattr(A, name)(**options, **more)
@@ -24,7 +24,7 @@ ALL = {
     "ResNet50V2": (A.ResNet50V2, 64),
     "VGG16": (A.VGG16, 32),
     "MobileNetV2": (A.MobileNetV2, 96),
-    "MobileNetV3Small": (A.MobileNetV3Small, 96),
+    "MobileNetV3Small": (_no_drop("MobileNetV3Small"), 96),
     "DenseNet121": (A.DenseNet121, 64),
     "EfficientNetB0": (_no_drop("EfficientNetB0"), 64),
     "EfficientNetV2B0": (_no_drop("EfficientNetV2B0"), 64),
