@@ -1,6 +1,6 @@
 // Runs models and writes down what came out, for the parity tests to compare with Keras.
 //
-//   model_probe [--gradients] [--float64] [--plain] FOLDER …
+//   model_probe [--gradients] [--float64] [--plain] [--time N] FOLDER …
 //
 // Each FOLDER holds model.keras and inputs.h5 (images; with --gradients also labels or cotangent), and gets outputs.h5:
 //   output, logits        of inference, or, with --gradients, of the forward pass in training
@@ -8,7 +8,7 @@
 //   gradients/PATH        of the loss, by each trainable variable's HDF5 path, in Keras's layout
 //   input_gradient        of the loss
 //   moving/PATH           moving statistics after one step
-// --plain: no fusing of layers. Exit status 1, and a line on stderr, for every model that cannot be run.
+// --plain: no fusing of layers. --time N: nothing is written; says how long the fastest of N training steps took. Exit status 1, and a line on stderr, for every model that cannot be run.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -16,11 +16,16 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "memory/cpu_allocator.h"
 #include "model/keras_archive.h"
 #include "model/model.h"
 #include "tests/parity/array_file.h"
@@ -30,6 +35,7 @@ namespace {
 
 struct ProbeOptions {
   bool gradients = false;
+  int time = 0;
   Model::Options model;
 };
 
@@ -46,13 +52,14 @@ class Probe {
     ASSIGN_OR_RETURN(archive_, KerasArchive::Open(folder_ + "/model.keras"));
     ASSIGN_OR_RETURN(model_, Model::Load(*archive_, options_.model));
     ASSIGN_OR_RETURN(const ArrayFile in, ArrayFile::OpenToRead(folder_ + "/inputs.h5"));
-    ASSIGN_OR_RETURN(ArrayFile out, ArrayFile::Create(folder_ + "/outputs.h5"));
+    ASSIGN_OR_RETURN(ArrayFile out, ArrayFile::Create(folder_ + (options_.time > 0 ? "/unused.h5" : "/outputs.h5")));
     ASSIGN_OR_RETURN(at::Tensor images, in.Read("images", options_.model.dtype));
     for (size_t i = 0; i < model_->variables().size(); ++i) {
       ASSIGN_OR_RETURN(at::Tensor value, model_->InitialValue(*archive_, static_cast<int>(i)));
       if (options_.gradients && model_->variables()[i].trainable) value.set_requires_grad(true);
       variables_.push_back(std::move(value));
     }
+    if (options_.time > 0) return Time(images, in);
     return options_.gradients ? Train(images, in, out) : Infer(images, out);
   }
 
@@ -84,6 +91,28 @@ class Probe {
     RETURN_IF_ERROR(out.Write("loss", loss));
     if (images.grad().defined()) RETURN_IF_ERROR(out.Write("input_gradient", images.grad()));
     return WriteVariables(context, out);
+  }
+
+  absl::Status Time(const at::Tensor& images, const ArrayFile& in) {
+    ASSIGN_OR_RETURN(const at::Tensor labels, in.Read("labels", at::kLong));
+    for (size_t i = 0; i < variables_.size(); ++i) variables_[i].set_requires_grad(model_->variables()[i].trainable);
+    double best_forward = 1e9, best = 1e9;
+    for (int i = 0; i < options_.time; ++i) {
+      const absl::Time start = absl::Now();
+      ForwardContext context;
+      context.training = true;
+      at::Tensor output = model_->Forward(images, variables_, context);
+      const at::Tensor loss = LossOf(output, context.logits, labels);
+      output.reset();
+      context.logits.reset();
+      best_forward = std::min(best_forward, absl::ToDoubleSeconds(absl::Now() - start));
+      torch::autograd::backward({loss}, {});
+      best = std::min(best, absl::ToDoubleSeconds(absl::Now() - start));
+      for (at::Tensor& variable : variables_) variable.mutable_grad().reset();
+    }
+    std::printf("%s: forward %.1f ms, step %.1f ms, %.1f images/s on one thread\n", folder_.c_str(), best_forward * 1e3, best * 1e3,
+                static_cast<double>(images.size(0)) / best);
+    return absl::OkStatus();
   }
 
   absl::Status WriteVariables(const ForwardContext& context, ArrayFile& out) {
@@ -121,6 +150,7 @@ absl::Status RunProbe(const ProbeOptions& options, const std::string& folder) {
 
 int main(int argc, char** argv) {
   at::set_num_threads(1);
+  lockstep::memory::CpuTensorPool();  // the trainer's allocator
   lockstep::ProbeOptions options;
   std::vector<std::string> folders;
   for (int i = 1; i < argc; ++i) {
@@ -129,6 +159,8 @@ int main(int argc, char** argv) {
       options.gradients = true;
     } else if (argument == "--float64") {
       options.model.dtype = at::kDouble;
+    } else if (argument == "--time" && i + 1 < argc) {
+      options.time = std::max(std::atoi(argv[++i]), 1);
     } else if (argument == "--plain") {
       options.model.fuse = false;
     } else {
