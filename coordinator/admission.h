@@ -1,0 +1,45 @@
+#pragma once
+// Admission: what a job asks of the cluster, by its plan, and whether the workers that are known could ever give it. Pure
+// functions over plain data; the reason is text, the same in the log, the answer and the test.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/cluster.pb.h"
+
+namespace lockstep {
+
+struct Ask {
+  uint32_t min = 1, max = 1;  // replicas; min <= max <= virtual_replicas
+  uint32_t virtual_replicas = 1;
+  uint32_t threads = 0;       // per replica, as the user fixed them; 0: an even share of the worker's cores
+  uint32_t most_threads = 1;  // planned side by side
+  // Predicted bytes of one trainer's process: with one thread, and for each further one.
+  uint64_t base_bytes = 0, bytes_per_thread = 0;
+
+  uint64_t BytesWith(uint32_t with_threads) const { return base_bytes + (with_threads - 1) * bytes_per_thread; }
+};
+
+// What a worker has to offer.
+struct Offer {
+  std::string worker_id;
+  std::string address;
+  uint32_t cores = 1;
+  uint32_t slots = 0, free_slots = 0;
+  uint64_t memory_bytes = 0;  // 0: not known, taken as enough
+  uint64_t booked_bytes = 0;  // predicted, of the trainers that it runs
+};
+
+// From a job that was planned. FailedPrecondition: no number of replicas can satisfy it (more wanted at least than it has
+// virtual replicas).
+absl::StatusOr<Ask> AskOf(const v1::Job& submitted, const v1::PlanReport& plan);
+
+// Threads that each of `replicas` on one worker gets within `free_bytes` (0 as memory_bytes 0: no bound); 0: they do not fit.
+uint32_t ThreadsFor(const Ask& ask, const Offer& offer, uint32_t replicas, uint64_t free_bytes);
+
+// Empty if the workers, idle, could run the job; else why not, and what would be needed.
+std::string WhyNever(const Ask& ask, const std::vector<Offer>& workers);
+
+}  // namespace lockstep

@@ -1,0 +1,15 @@
+#pragma once
+// An artifact as a stream, checked against what was recorded when it was stored. Thread-safe: no state.
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "coordinator/record.h"
+#include "coordinator/state_folder.h"
+
+namespace lockstep {
+
+// DataLoss: the file is not what was stored; then the last chunk is not sent. Otherwise as SendFile.
+absl::Status SendArtifact(const StateFolder& folder, const std::string& job_id, const ArtifactRecord& artifact,
+                          absl::FunctionRef<bool(const v1::Chunk&)> write);
+
+}  // namespace lockstep

@@ -1,0 +1,173 @@
+#include "coordinator/coordinator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "coordinator/job_id.h"
+
+namespace lockstep {
+namespace {
+
+// Events of a job that are kept in memory for those who watch it live; older ones are read from the store.
+constexpr size_t kTail = 2'000;
+constexpr absl::Duration kBackoff = absl::Seconds(1);
+
+}  // namespace
+
+Coordinator::Coordinator(CoordinatorOptions options, Store& store, const Clock& clock)
+    : options_(std::move(options)), clock_(clock), store_(store) {}
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(CoordinatorOptions options, Store& store, const Clock& clock) {
+  std::unique_ptr<Coordinator> coordinator(new Coordinator(std::move(options), store, clock));
+  absl::MutexLock lock(&coordinator->mutex_);
+  RETURN_IF_ERROR(coordinator->Load());
+  return coordinator;
+}
+
+absl::Status Coordinator::Load() {
+  ASSIGN_OR_RETURN(std::vector<StoredJob> stored, store_.LoadJobs());
+  for (StoredJob& from : stored) {
+    auto job = std::make_unique<JobEntry>();
+    job->record = std::move(from.record);
+    if (from.generation) job->generation.emplace(std::move(*from.generation));
+    for (ArtifactRecord& artifact : from.artifacts) job->artifacts.emplace(artifact.name, artifact);
+    job->last_sequence = from.last_sequence;
+    if (from.latest) from.latest->clear_sample_paths();
+    job->latest = std::move(from.latest);
+    job->epochs = std::move(from.epochs);
+    job->notes.insert(from.notes.begin(), from.notes.end());
+    if (job->record.cancel_wanted) job->cancel_since = clock_.Now();
+    const std::string id = job->record.id;
+    last_id_ = std::max(last_id_, NumberOfJobId(id));
+    if (!HasEnded(job->record.state)) {
+      unended_.insert(id);
+      LOG_INFO("job=%s state=%s generation=%d step=%d action=resumed", id, v1::JobState_Name(job->record.state),
+               job->record.generation, job->latest ? job->latest->step() : 0);
+    }
+    if (job->Active()) AwaitWorkers(job->generation->record);
+    jobs_.emplace(id, std::move(job));
+  }
+  return absl::OkStatus();
+}
+
+void Coordinator::AwaitWorkers(const GenerationRecord& generation) {
+  for (const MemberRecord& record : generation.members) {
+    std::unique_ptr<WorkerEntry>& worker = workers_[record.member.worker_id()];
+    if (worker == nullptr) worker = std::make_unique<WorkerEntry>();
+    worker->report.set_worker_id(record.member.worker_id());
+    worker->last_seen = clock_.Now();
+  }
+}
+
+void Coordinator::Stop() {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+}
+
+absl::StatusOr<JobEntry*> Coordinator::Find(const std::string& job_id) const {
+  const auto found = jobs_.find(job_id);
+  if (found == jobs_.end()) return absl::NotFoundError(absl::StrCat("no job is called ", job_id));
+  return found->second.get();
+}
+
+absl::StatusOr<JobEntry*> Coordinator::FindRunning(const std::string& job_id, uint64_t generation) const {
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  if (job->record.state != v1::RUNNING || job->generation->record.number != generation) {
+    return absl::FailedPreconditionError(absl::StrCat("job ", job_id, " does not run as generation ", generation, ": it is ",
+                                                      v1::JobState_Name(job->record.state), ", its newest generation is ",
+                                                      job->record.generation));
+  }
+  return job;
+}
+
+absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
+  Change change;
+  change.job_id = job.record.id;
+  uint64_t sequence = job.last_sequence;
+  for (v1::Event& event : draft.events) {
+    event.set_sequence(++sequence);
+    event.set_unix_ms(NowMs());
+  }
+  const bool moved =
+      std::any_of(draft.events.begin(), draft.events.end(), [](const v1::Event& event) { return event.has_state(); });
+  if (HasEnded(draft.record.state) && draft.record.ended_unix_ms == 0) draft.record.ended_unix_ms = NowMs();
+  change.job = draft.record;
+  change.events = draft.events;
+  change.generation = draft.generation;
+  change.artifact = draft.artifact;
+  RETURN_IF_ERROR(store_.Apply(change));
+
+  job.record = std::move(draft.record);
+  job.last_sequence = sequence;
+  if (draft.generation) job.generation.emplace(std::move(*draft.generation));
+  if (draft.artifact) job.artifacts[draft.artifact->name] = *draft.artifact;
+  for (v1::Event& event : draft.events) {
+    Absorb(job, event);
+    job.tail.push_back(std::make_shared<const v1::Event>(std::move(event)));
+    if (job.tail.size() > kTail) job.tail.pop_front();
+  }
+  if (moved) {
+    ++decisions_;
+    LOG_INFO("job=%s state=%s generation=%d reason=\"%s\"", job.record.id, v1::JobState_Name(job.record.state),
+             job.record.generation, job.record.reason);
+  }
+  if (HasEnded(job.record.state)) {
+    unended_.erase(job.record.id);
+    job.notes.clear();
+  }
+  return absl::OkStatus();
+}
+
+void Coordinator::Absorb(JobEntry& job, const v1::Event& event) {
+  if (event.has_step()) {
+    job.latest = event.step();
+    job.latest->clear_sample_paths();
+    const v1::PhaseSeconds& phases = event.step().phases();
+    job.phases.set_wait_for_data(job.phases.wait_for_data() + phases.wait_for_data());
+    job.phases.set_forward(job.phases.forward() + phases.forward());
+    job.phases.set_backward(job.phases.backward() + phases.backward());
+    job.phases.set_reduce(job.phases.reduce() + phases.reduce());
+    job.phases.set_update(job.phases.update() + phases.update());
+    job.phases.set_total(job.phases.total() + phases.total());
+    job.samples += event.step().samples();
+  }
+  if (event.has_epoch()) job.epochs.push_back(event.epoch());
+  if (event.has_note()) job.notes.insert(event.note());
+}
+
+absl::Status Coordinator::End(JobEntry& job, v1::JobState state, std::string reason, v1::FailureKind failure) {
+  Draft draft(job.record);
+  draft.MoveTo(state, std::move(reason), failure);
+  return Commit(job, std::move(draft));
+}
+
+absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
+  Draft draft(job.record);
+  if (job.record.cancel_wanted) return End(job, v1::CANCELLED, "cancelled", v1::NO_FAILURE);
+  const uint64_t step = job.latest ? job.latest->step() : 0;
+  draft.record.deaths = step > job.record.death_step ? 1 : job.record.deaths + 1;
+  draft.record.death_step = step;
+  const bool planning = job.record.state == v1::PLANNING;
+  if (draft.record.deaths > options_.most_restarts) {
+    draft.MoveTo(v1::FAILED,
+                 planning ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ", cause)
+                          : absl::StrCat(draft.record.deaths, " generations broke off after step ", step,
+                                         " was committed, and none got further; the last one: ", cause),
+                 v1::TRAINING_FAILED);
+  } else if (planning) {
+    draft.MoveTo(v1::SUBMITTED, absl::StrCat("waiting to plan again: ", cause));
+  } else {
+    draft.MoveTo(v1::QUEUED, absl::StrCat("starting again from the submitted state: ", cause));
+    if (step > 0)
+      draft.Note(absl::StrCat("steps up to ", step, " are computed again, and compared with what is recorded of them"));
+  }
+  const absl::Duration pause = (draft.record.deaths - 1) * kBackoff;
+  RETURN_IF_ERROR(Commit(job, std::move(draft)));
+  job.not_before = clock_.Now() + pause;
+  return absl::OkStatus();
+}
+
+}  // namespace lockstep

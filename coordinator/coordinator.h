@@ -1,0 +1,161 @@
+#pragma once
+// The coordinator: one lock, one decision at a time. Services translate calls into these, and decide nothing; every decision is
+// made durable through the store before it is acted on or answered (law 4). docs/coordinator.md has the states of a job, what
+// breaks a generation, and what a restart does.
+//
+// Thread-safe. Calls that wait (Rendezvous, ReadEvents, NextOrders) wake at Stop, and look at `gone` once a second.
+// Invariants: a generation's number is handed out once; events of a job are numbered without gaps; nothing that a client or a
+// trainer was told is missing after a restart.
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "coordinator/admission.h"
+#include "coordinator/job_entry.h"
+#include "coordinator/store.h"
+
+namespace lockstep {
+
+struct CoordinatorOptions {
+  std::string version;
+  // A worker that is not heard of for so long is lost, and its trainers with it.
+  absl::Duration lease = absl::Seconds(10);
+  absl::Duration heartbeat = absl::Seconds(1);
+  // How long ranks wait for each other before their generation is broken.
+  absl::Duration rendezvous_timeout = absl::Minutes(5);
+  // How long trainers may take to the step boundary at which they see that they are cancelled.
+  absl::Duration cancel_timeout = absl::Minutes(2);
+  // Restarts of a job without a newly committed step.
+  uint32_t most_restarts = 3;
+};
+
+// For /metrics and the page.
+struct Snapshot {
+  struct JobFigures {
+    v1::JobStatus status;
+    v1::PhaseSeconds phases;  // sums
+    uint64_t samples = 0;
+  };
+  std::map<v1::JobState, uint64_t> jobs_by_state;
+  std::vector<JobFigures> jobs;  // newest first, a bounded number
+  std::vector<v1::WorkerStatus> workers;
+  bool durable = true;  // false: the store is poisoned
+};
+
+class Coordinator {
+ public:
+  using Gone = std::function<bool()>;
+  struct Events {
+    std::vector<std::shared_ptr<const v1::Event>> events;
+    bool complete = false;  // the job has ended, and these are the last
+  };
+  struct Orders {
+    v1::WorkerOrders orders;
+    uint64_t version = 0;
+  };
+
+  // Begins with what the store holds.
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Create(CoordinatorOptions options, Store& store, const Clock& clock);
+
+  // ---- Of clients.
+  // For a job that is about to be submitted; never given twice.
+  std::string NewJobId();
+  // `model`: stored already. InvalidArgument: every error, a line each.
+  absl::Status Submit(const std::string& job_id, const v1::Job& job, ArtifactRecord model);
+  absl::StatusOr<v1::JobStatus> Describe(const std::string& job_id) const;
+  std::vector<v1::JobStatus> List(size_t limit) const;
+  absl::StatusOr<v1::JobStatus> Cancel(const std::string& job_id);
+  // The next events after `after`; waits for one up to `wait`. Unavailable: the coordinator stops.
+  absl::StatusOr<Events> ReadEvents(const std::string& job_id, uint64_t after, absl::Duration wait) const;
+  absl::StatusOr<ArtifactRecord> FindArtifact(const std::string& job_id, const std::string& name) const;
+  std::vector<v1::WorkerStatus> Workers() const;
+  // False once a job has ended and none of its trainers is reported any more.
+  absl::StatusOr<bool> MayStillLog(const std::string& job_id) const;
+
+  // ---- Of workers. A stream is one Attend call.
+  absl::StatusOr<uint64_t> Attach(const v1::WorkerReport& first);
+  absl::Status Report(uint64_t stream, const v1::WorkerReport& report);
+  void Detach(uint64_t stream);
+  // Once they may have changed since `version`. Unavailable: the coordinator stops. Aborted: the stream is none any more.
+  absl::StatusOr<Orders> NextOrders(uint64_t stream, uint64_t version) const;
+
+  // ---- Of trainers.
+  absl::StatusOr<v1::RendezvousResponse> Rendezvous(const v1::RendezvousRequest& request, const Gone& gone);
+  absl::Status ReportPlan(const v1::PlanReport& report);
+  absl::StatusOr<v1::ProgressAck> ReportProgress(const v1::ProgressReport& report);
+  absl::Status ReportEnd(const v1::EndReport& report);
+  // FailedPrecondition unless the generation is the one that may store artifacts now.
+  absl::Status MayStore(const std::string& job_id, uint64_t generation) const;
+  // Gives back the record that this one replaces, whose file may go (empty: none).
+  absl::StatusOr<ArtifactRecord> StoreArtifact(const std::string& job_id, uint64_t generation, ArtifactRecord artifact);
+
+  // What time alone decides: leases, waits that ended, generations whose pause is over. To be called a few times a lease.
+  void Tick();
+  void Stop();
+  Snapshot TakeSnapshot() const;
+  // Every file that an artifact has, as JOB/FILE.
+  std::set<std::string> ArtifactFiles() const;
+
+ private:
+  Coordinator(CoordinatorOptions options, Store& store, const Clock& clock);
+  absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The lease of workers that ran something before a restart begins anew with it.
+  void AwaitWorkers(const GenerationRecord& generation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::StatusOr<JobEntry*> Find(const std::string& job_id) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // The generation that trains now, if it is this one; FailedPrecondition says which is.
+  absl::StatusOr<JobEntry*> FindRunning(const std::string& job_id, uint64_t generation) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  v1::JobStatus StatusOf(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  v1::WorkerStatus StatusOf(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  // The one way in which a job changes: durable first, then memory, then whoever waits.
+  absl::Status Commit(JobEntry& job, Draft draft) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Absorb(JobEntry& job, const v1::Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status End(JobEntry& job, v1::JobState state, std::string reason, v1::FailureKind failure)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The job's generation cannot go on: plan or train again, or fail.
+  absl::Status Break(JobEntry& job, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  WorkerEntry* FindStream(uint64_t stream) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeTrainers(WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Lose(const WorkerEntry& worker, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  v1::WorkerOrders OrdersFor(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  void Schedule() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TryPlan(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // True: it waits for what other jobs hold, and nobody may overtake it.
+  absl::StatusOr<bool> TryRun(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SetReason(JobEntry& job, const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<Offer> Offers() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool StillReported(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  uint32_t SlotsInUse(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  int64_t NowMs() const { return absl::ToUnixMillis(clock_.Now()); }
+
+  const CoordinatorOptions options_;
+  const Clock& clock_;
+  Store& store_;  // synchronises itself
+
+  mutable absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t decisions_ ABSL_GUARDED_BY(mutex_) = 0;  // that may have changed some worker's orders
+  uint64_t last_stream_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  // By id, which is the order of submission. Entries stay where they are.
+  std::map<std::string, std::unique_ptr<JobEntry>> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> unended_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::unique_ptr<WorkerEntry>> workers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace lockstep

@@ -1,0 +1,191 @@
+// What clients ask of the coordinator.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/job_check.h"
+#include "coordinator/job_id.h"
+
+namespace lockstep {
+namespace {
+
+constexpr size_t kEventsAtOnce = 500;
+constexpr size_t kJobsInSnapshot = 100;
+constexpr int64_t kFirstSecond = 1'577'836'800;  // 2020-01-01T00:00:00Z
+
+}  // namespace
+
+std::string Coordinator::NewJobId() {
+  absl::MutexLock lock(&mutex_);
+  last_id_ = std::max(last_id_ + 1, absl::ToUnixSeconds(clock_.Now()) - kFirstSecond);
+  return JobIdOf(last_id_);
+}
+
+absl::Status Coordinator::Submit(const std::string& job_id, const v1::Job& job, ArtifactRecord model) {
+  std::vector<std::string> errors = CheckJob(job);
+  if (model.bytes != job.model().size_bytes() || model.xxh3_128 != job.model().xxh3_128()) {
+    errors.push_back(absl::StrCat("model: ", job.model().file_name(), " was announced with ", job.model().size_bytes(),
+                                  " bytes and checksum ", job.model().xxh3_128(), ", and came with ", model.bytes, " and ",
+                                  model.xxh3_128, "; did it change while it was sent?"));
+  }
+  if (!errors.empty()) return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+  absl::MutexLock lock(&mutex_);
+  auto entry = std::make_unique<JobEntry>();
+  entry->record.id = job_id;
+  entry->record.job = job;
+  entry->record.submitted_unix_ms = NowMs();
+  Draft draft(entry->record);
+  draft.artifact = std::move(model);
+  draft.MoveTo(v1::SUBMITTED, workers_.empty() ? "waiting to plan: no worker is connected" : "waiting to plan");
+  for (std::string& note : JobNotes(job)) draft.Note(std::move(note));
+  RETURN_IF_ERROR(Commit(*entry, std::move(draft)));
+  unended_.insert(job_id);
+  jobs_.emplace(job_id, std::move(entry));
+  Schedule();
+  return absl::OkStatus();
+}
+
+v1::JobStatus Coordinator::StatusOf(const JobEntry& job) const {
+  const JobRecord& record = job.record;
+  v1::JobStatus status;
+  status.set_job_id(record.id);
+  *status.mutable_job() = record.job;
+  if (record.plan && record.plan->has_resolved()) *status.mutable_resolved() = record.plan->resolved();
+  status.set_state(record.state);
+  status.set_reason(record.reason);
+  status.set_failure(record.failure);
+  status.set_generation(record.generation);
+  if (job.latest) *status.mutable_latest() = *job.latest;
+  status.set_total_steps(record.total_steps);
+  status.mutable_epochs()->Assign(job.epochs.begin(), job.epochs.end());
+  if (record.result) *status.mutable_result() = *record.result;
+  if (job.generation && job.generation->record.role == v1::TRAIN) {
+    for (size_t rank = 0; rank < job.generation->trainers.size(); ++rank) {
+      const Trainer& trainer = job.generation->trainers[rank];
+      const v1::Member& member = job.generation->record.members[rank].member;
+      v1::ReplicaStatus& replica = *status.add_replicas();
+      replica.set_rank(member.rank());
+      replica.set_worker_id(member.worker_id());
+      replica.set_first_virtual_replica(member.first_virtual_replica());
+      replica.set_virtual_replica_count(member.virtual_replica_count());
+      *replica.mutable_memory() = trainer.status.memory();
+      replica.set_state(!job.Active() || trainer.ended ? "ended" : trainer.started ? "running" : "starting");
+      replica.set_pid(trainer.pid);
+    }
+  }
+  for (const auto& artifact : job.artifacts) status.add_artifacts(artifact.first);
+  status.set_submitted_unix_ms(record.submitted_unix_ms);
+  status.set_started_unix_ms(record.started_unix_ms);
+  status.set_ended_unix_ms(record.ended_unix_ms);
+  if (record.plan) *status.mutable_plan_notes() = record.plan->notes();
+  return status;
+}
+
+absl::StatusOr<v1::JobStatus> Coordinator::Describe(const std::string& job_id) const {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
+  return StatusOf(*job);
+}
+
+std::vector<v1::JobStatus> Coordinator::List(size_t limit) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<v1::JobStatus> jobs;
+  for (auto at = jobs_.rbegin(); at != jobs_.rend() && jobs.size() < limit; ++at) jobs.push_back(StatusOf(*at->second));
+  return jobs;
+}
+
+absl::StatusOr<v1::JobStatus> Coordinator::Cancel(const std::string& job_id) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  if (HasEnded(job->record.state) || job->record.cancel_wanted) return StatusOf(*job);
+  // Only ranks that have met are on their way to a step boundary.
+  if (job->record.state == v1::RUNNING && job->generation->awaited_since == absl::InfiniteFuture()) {
+    Draft draft(job->record);
+    draft.record.cancel_wanted = true;
+    draft.MoveTo(v1::RUNNING, "cancelling: ends at the next step boundary")
+        .set_replicas(static_cast<uint32_t>(job->generation->trainers.size()));
+    RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+    job->cancel_since = clock_.Now();
+  } else {
+    RETURN_IF_ERROR(End(*job, v1::CANCELLED, "cancelled", v1::NO_FAILURE));
+    Schedule();
+  }
+  return StatusOf(*job);
+}
+
+absl::StatusOr<Coordinator::Events> Coordinator::ReadEvents(const std::string& job_id, uint64_t after,
+                                                            absl::Duration wait) const {
+  Events page;
+  uint64_t last = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
+    if (after > job->last_sequence) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("after_sequence is ", after, ", the newest event of job ", job_id, " is ", job->last_sequence));
+    }
+    const auto ready = [this, job, after]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return stopping_ || job->last_sequence > after || HasEnded(job->record.state);
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&ready), wait);
+    if (stopping_) return absl::UnavailableError("the coordinator stops");
+    last = job->last_sequence;
+    page.complete = HasEnded(job->record.state) && last - after <= kEventsAtOnce;
+    if (job->tail.empty() || job->tail.front()->sequence() > after + 1) {
+      // Not in memory: read below, without the lock.
+    } else {
+      for (size_t at = after + 1 - job->tail.front()->sequence(); at < job->tail.size() && page.events.size() < kEventsAtOnce;
+           ++at) {
+        page.events.push_back(job->tail[at]);
+      }
+      return page;
+    }
+  }
+  if (last == after) return page;
+  ASSIGN_OR_RETURN(std::vector<v1::Event> events, store_.ReadEvents(job_id, after, kEventsAtOnce));
+  for (v1::Event& event : events) page.events.push_back(std::make_shared<const v1::Event>(std::move(event)));
+  return page;
+}
+
+absl::StatusOr<ArtifactRecord> Coordinator::FindArtifact(const std::string& job_id, const std::string& name) const {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
+  const auto found = job->artifacts.find(name);
+  if (found != job->artifacts.end()) return found->second;
+  const std::string names =
+      absl::StrJoin(job->artifacts, ", ", [](std::string* out, const auto& entry) { out->append(entry.first); });
+  return absl::NotFoundError(absl::StrCat("job ", job_id, " has no artifact \"", name, "\"; it has ", names));
+}
+
+absl::StatusOr<bool> Coordinator::MayStillLog(const std::string& job_id) const {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
+  return !HasEnded(job->record.state) || StillReported(*job);
+}
+
+Snapshot Coordinator::TakeSnapshot() const {
+  Snapshot snapshot;
+  snapshot.durable = store_.health().ok();
+  snapshot.workers = Workers();
+  absl::MutexLock lock(&mutex_);
+  for (auto at = jobs_.rbegin(); at != jobs_.rend(); ++at) {
+    const JobEntry& job = *at->second;
+    ++snapshot.jobs_by_state[job.record.state];
+    if (snapshot.jobs.size() < kJobsInSnapshot) snapshot.jobs.push_back({StatusOf(job), job.phases, job.samples});
+  }
+  return snapshot;
+}
+
+std::set<std::string> Coordinator::ArtifactFiles() const {
+  absl::MutexLock lock(&mutex_);
+  std::set<std::string> files;
+  for (const auto& [id, job] : jobs_) {
+    for (const auto& artifact : job->artifacts) files.insert(absl::StrCat(id, "/", artifact.second.file));
+  }
+  return files;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,168 @@
+// Which job plans or trains where, now. The decisions themselves are pure functions (admission.h, scheduler.h).
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/scheduler.h"
+
+namespace lockstep {
+namespace {
+
+constexpr size_t kSecretBytes = 32;
+
+absl::StatusOr<std::string> MakeSecret() {
+  std::string secret(kSecretBytes, '\0');
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(secret.data()), static_cast<int>(secret.size())) != 1) {
+    return absl::InternalError("no random bytes for a generation's secret");
+  }
+  return secret;
+}
+
+using TrainerKey = std::tuple<std::string, uint64_t, uint32_t>;
+
+}  // namespace
+
+// Trainers ordered and those that still run though they are not wanted. Planning that has been reported is about to end, and
+// holds nobody up.
+uint32_t Coordinator::SlotsInUse(const WorkerEntry& worker) const {
+  std::set<TrainerKey> keys;
+  for (const v1::TrainerReport& trainer : worker.report.trainers()) {
+    if (!trainer.ended() && trainer.role() != v1::PLAN) keys.emplace(trainer.job_id(), trainer.generation(), trainer.rank());
+  }
+  for (const std::string& id : unended_) {
+    const JobEntry& job = *jobs_.at(id);
+    if (!job.Active()) continue;
+    for (const MemberRecord& record : job.generation->record.members) {
+      const uint32_t rank = record.member.rank();
+      if (record.member.worker_id() == worker.report.worker_id() && !job.generation->trainers[rank].ended) {
+        keys.emplace(id, job.generation->record.number, rank);
+      }
+    }
+  }
+  return static_cast<uint32_t>(keys.size());
+}
+
+std::vector<Offer> Coordinator::Offers() const {
+  std::vector<Offer> offers;
+  for (const auto& [id, worker] : workers_) {
+    if (worker->stream == 0 || worker->reports == 0 || worker->lost) continue;
+    Offer offer;
+    offer.worker_id = id;
+    offer.address = worker->report.address();
+    offer.cores = std::max(worker->report.cores(), 1u);
+    offer.slots = worker->report.slots();
+    offer.free_slots = offer.slots - std::min(offer.slots, SlotsInUse(*worker));
+    offer.memory_bytes = worker->report.memory_bytes();
+    for (const std::string& job_id : unended_) {
+      const JobEntry& job = *jobs_.at(job_id);
+      if (!job.Active() || !job.record.plan) continue;
+      const auto ask = AskOf(job.record.job, *job.record.plan);
+      for (const MemberRecord& record : job.generation->record.members) {
+        if (ask.ok() && record.member.worker_id() == id) offer.booked_bytes += ask->BytesWith(record.threads);
+      }
+    }
+    offers.push_back(std::move(offer));
+  }
+  return offers;
+}
+
+bool Coordinator::StillReported(const JobEntry& job) const {
+  for (const auto& [id, worker] : workers_) {
+    if (worker->lost || worker->stream == 0) continue;
+    for (const v1::TrainerReport& trainer : worker->report.trainers()) {
+      if (trainer.job_id() == job.record.id && !trainer.ended() && trainer.role() != v1::PLAN) return true;
+    }
+  }
+  return false;
+}
+
+absl::Status Coordinator::SetReason(JobEntry& job, const std::string& reason) {
+  if (job.record.reason == reason) return absl::OkStatus();
+  Draft draft(job.record);
+  draft.MoveTo(job.record.state, reason).set_total_steps(job.record.total_steps);
+  return Commit(job, std::move(draft));
+}
+
+void Coordinator::Schedule() {
+  bool blocked = false;
+  for (const std::string& id : std::set<std::string>(unended_)) {
+    JobEntry& job = *jobs_.at(id);
+    absl::Status status;
+    if (job.record.state == v1::SUBMITTED) status = TryPlan(job);
+    if (job.record.state == v1::QUEUED && !blocked) {
+      const absl::StatusOr<bool> waits = TryRun(job);
+      status = waits.status();
+      blocked = waits.ok() && *waits;
+    } else if (job.record.state == v1::QUEUED) {
+      status = SetReason(job, "queued: waiting for the jobs before it");
+    }
+    // The store logs what poisons it.
+    if (!status.ok() && !absl::IsUnavailable(status)) LOG_ERROR("job=%s error=\"%s\"", id, status.ToString());
+  }
+}
+
+absl::Status Coordinator::TryPlan(JobEntry& job) {
+  if (clock_.Now() < job.not_before) return absl::OkStatus();
+  const std::vector<Offer> offers = Offers();
+  const auto best = std::max_element(offers.begin(), offers.end(),
+                                     [](const Offer& a, const Offer& b) { return a.free_slots < b.free_slots; });
+  if (best == offers.end()) return SetReason(job, "waiting to plan: no worker is connected");
+  if (best->free_slots == 0) return SetReason(job, "waiting to plan: all workers' slots are in use");
+  GenerationRecord generation;
+  ASSIGN_OR_RETURN(generation.secret, MakeSecret());
+  generation.number = job.record.next_generation;
+  generation.role = v1::PLAN;
+  generation.created_unix_ms = NowMs();
+  MemberRecord& member = generation.members.emplace_back();
+  member.member.set_worker_id(best->worker_id);
+  member.member.set_address(best->address);
+  member.member.set_virtual_replica_count(job.record.job.virtual_replicas());
+  // As many as a replica will get at most: those that run are spread over the workers.
+  const auto workers = static_cast<uint32_t>(offers.size());
+  const uint32_t here = (std::max(job.record.job.replicas().min(), 1u) + workers - 1) / workers;
+  const uint32_t fixed = job.record.job.replicas().threads();
+  member.threads = fixed > 0 ? fixed : std::max(best->cores / here, 1u);
+  Draft draft(job.record);
+  ++draft.record.next_generation;
+  draft.generation = std::move(generation);
+  draft.MoveTo(v1::PLANNING, absl::StrCat("planning on worker ", best->worker_id));
+  return Commit(job, std::move(draft));
+}
+
+absl::StatusOr<bool> Coordinator::TryRun(JobEntry& job) {
+  // What is left of its last generation ends first; only then can its processes not wake and speak up again.
+  if (clock_.Now() < job.not_before || StillReported(job)) return true;
+  ASSIGN_OR_RETURN(const Ask ask, AskOf(job.record.job, *job.record.plan));
+  const std::vector<Offer> offers = Offers();
+  Decision decision = Place(ask, offers);
+  if (decision.members.empty()) {
+    RETURN_IF_ERROR(SetReason(job, absl::StrCat("queued: ", decision.reason)));
+    return WhyNever(ask, offers).empty();
+  }
+  GenerationRecord generation;
+  ASSIGN_OR_RETURN(generation.secret, MakeSecret());
+  generation.number = job.record.next_generation;
+  generation.created_unix_ms = NowMs();
+  generation.members = std::move(decision.members);
+  const auto replicas = static_cast<uint32_t>(generation.members.size());
+  Draft draft(job.record);
+  draft.record.generation = generation.number;
+  ++draft.record.next_generation;
+  if (draft.record.started_unix_ms == 0) draft.record.started_unix_ms = NowMs();
+  draft.generation = std::move(generation);
+  v1::StateChange& change = draft.MoveTo(v1::RUNNING, std::move(decision.reason));
+  change.set_total_steps(job.record.total_steps);
+  change.set_replicas(replicas);
+  RETURN_IF_ERROR(Commit(job, std::move(draft)));
+  // A single rank has nobody to meet.
+  if (replicas > 1) job.generation->awaited_since = clock_.Now();
+  return false;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,153 @@
+// What trainers ask of the coordinator and tell it: rendezvous, plan, progress, end, artifacts.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/progress.h"
+
+namespace lockstep {
+namespace {
+
+constexpr absl::Duration kLookEvery = absl::Seconds(1);
+
+}  // namespace
+
+absl::StatusOr<v1::RendezvousResponse> Coordinator::Rendezvous(const v1::RendezvousRequest& request, const Gone& gone) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, FindRunning(request.job_id(), request.generation()));
+  Generation& generation = *job->generation;
+  const Meeting::Environment environment(request.environment().begin(), request.environment().end());
+  if (absl::Status joined = generation.meeting.Join(request.rank(), request.endpoint(), environment); !joined.ok()) {
+    if (absl::IsFailedPrecondition(joined))
+      RETURN_IF_ERROR(End(*job, v1::FAILED, std::string(joined.message()), v1::TRAINING_FAILED));
+    if (absl::IsAborted(joined)) RETURN_IF_ERROR(Break(*job, std::string(joined.message())));
+    return joined;
+  }
+  // Awaited from the first call on also where a coordinator was restarted in between.
+  if (generation.awaited_since == absl::InfiniteFuture()) generation.awaited_since = clock_.Now();
+  for (;;) {
+    RETURN_IF_ERROR(FindRunning(request.job_id(), request.generation()).status());
+    if (job->generation->meeting.complete()) break;
+    if (stopping_) return absl::UnavailableError("the coordinator stops");
+    if (gone()) return absl::CancelledError("the trainer is gone");
+    const auto changed = [this, job, &request]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return stopping_ || !job->Active() || job->generation->record.number != request.generation() ||
+             job->generation->meeting.complete();
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&changed), kLookEvery);
+  }
+  job->generation->awaited_since = absl::InfiniteFuture();
+  return job->generation->meeting.Response();
+}
+
+absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(report.job_id()));
+  // Made again after an answer that was lost, or too late.
+  if (job->record.plan) return absl::OkStatus();
+  if (job->record.state != v1::PLANNING) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("job ", report.job_id(), " is not being planned: it is ", v1::JobState_Name(job->record.state)));
+  }
+  Draft draft(job->record);
+  draft.record.plan = report;
+  draft.record.deaths = 0;
+  draft.record.total_steps = report.total_steps();
+  for (const std::string& note : report.notes()) draft.Note(note);
+  std::vector<std::string> errors(report.errors().begin(), report.errors().end());
+  if (errors.empty() && !report.has_resolved()) errors.emplace_back("planning reported neither a plan nor an error");
+  if (errors.empty()) {
+    if (const auto ask = AskOf(job->record.job, report); !ask.ok()) errors.emplace_back(ask.status().message());
+  }
+  if (errors.empty()) {
+    draft.MoveTo(v1::QUEUED, "planned").set_total_steps(report.total_steps());
+  } else {
+    draft.MoveTo(v1::REFUSED, absl::StrJoin(errors, "\n"),
+                 report.failure() == v1::NO_FAILURE ? v1::BAD_INPUT : report.failure());
+  }
+  RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  Schedule();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::ProgressAck> Coordinator::ReportProgress(const v1::ProgressReport& report) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, FindRunning(report.job_id(), report.generation()));
+  const uint64_t latest = job->latest ? job->latest->step() : 0;
+  std::vector<v1::StepRecord> known;
+  if (report.steps_size() > 0 && report.steps(0).step() <= latest) {
+    ASSIGN_OR_RETURN(known, store_.ReadSteps(report.job_id(), report.steps(0).step(), latest));
+  }
+  const auto news = NewEvents(report, known, latest, job->epochs.empty() ? 0 : job->epochs.back().epoch());
+  if (absl::IsDataLoss(news.status())) {
+    RETURN_IF_ERROR(End(*job, v1::FAILED, std::string(news.status().message()), v1::TRAINING_FAILED));
+    Schedule();
+    return absl::FailedPreconditionError(news.status().message());
+  }
+  RETURN_IF_ERROR(news.status());
+  Draft draft(job->record);
+  draft.events = *news;
+  for (const std::string& note : report.notes()) {
+    if (!job->notes.contains(note)) draft.Note(note);
+  }
+  if (report.total_steps() > 0) draft.record.total_steps = report.total_steps();
+  if (!draft.events.empty() || draft.record.total_steps != job->record.total_steps)
+    RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  v1::ProgressAck ack;
+  ack.set_durable_step(job->latest ? job->latest->step() : 0);
+  return ack;
+}
+
+absl::Status Coordinator::ReportEnd(const v1::EndReport& report) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(report.job_id()));
+  if (report.state() != v1::DONE && report.state() != v1::FAILED && report.state() != v1::CANCELLED) {
+    return absl::InvalidArgumentError(absl::StrCat("a job does not end as ", v1::JobState_Name(report.state())));
+  }
+  // Made again after an answer that was lost.
+  if (HasEnded(job->record.state) && job->record.generation == report.generation()) return absl::OkStatus();
+  RETURN_IF_ERROR(FindRunning(report.job_id(), report.generation()).status());
+  Draft draft(job->record);
+  if (report.state() != v1::FAILED && report.has_result()) {
+    draft.record.result = report.result();
+    *draft.events.emplace_back().mutable_result() = report.result();
+  }
+  const v1::FailureKind failure = report.state() != v1::FAILED         ? v1::NO_FAILURE
+                                  : report.failure() == v1::NO_FAILURE ? v1::TRAINING_FAILED
+                                                                       : report.failure();
+  std::string reason = report.reason();
+  if (reason.empty() && report.state() == v1::DONE) reason = report.result().note().empty() ? "done" : report.result().note();
+  if (reason.empty() && report.state() == v1::CANCELLED) reason = "cancelled";
+  draft.MoveTo(report.state(), std::move(reason), failure).set_total_steps(draft.record.total_steps);
+  RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  Schedule();
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::MayStore(const std::string& job_id, uint64_t generation) const {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
+  if (job->Active() && job->generation->record.number == generation) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("generation ", generation, " of job ", job_id,
+                                                    " may store nothing: the job is ", v1::JobState_Name(job->record.state),
+                                                    ", its newest generation is ", job->record.generation));
+}
+
+absl::StatusOr<ArtifactRecord> Coordinator::StoreArtifact(const std::string& job_id, uint64_t generation,
+                                                          ArtifactRecord artifact) {
+  RETURN_IF_ERROR(MayStore(job_id, generation));
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  const auto found = job->artifacts.find(artifact.name);
+  ArtifactRecord replaced;
+  if (found != job->artifacts.end() && found->second.file != artifact.file) replaced = found->second;
+  Draft draft(job->record);
+  draft.artifact = std::move(artifact);
+  RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  return replaced;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,263 @@
+// Workers: their streams, what they report, and what they are told to run.
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "coordinator/coordinator.h"
+
+namespace lockstep {
+namespace {
+
+// A lost worker is remembered for so long, so that people see what became of it.
+constexpr absl::Duration kRemembered = absl::Hours(1);
+
+std::string HowItEnded(const v1::TrainerReport& report, const std::string& worker) {
+  const std::string who = report.role() == v1::PLAN
+                              ? absl::StrCat("the planning trainer on worker ", worker)
+                              : absl::StrCat("the trainer of rank ", report.rank(), " on worker ", worker);
+  const std::string how = report.signal() != 0 ? absl::StrCat(" was killed by signal ", report.signal())
+                                               : absl::StrCat(" ended with status ", report.exit_code());
+  return absl::StrCat(who, how, report.message().empty() ? "" : ": ", report.message());
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> Coordinator::Attach(const v1::WorkerReport& first) {
+  absl::MutexLock lock(&mutex_);
+  const std::string& id = first.worker_id();
+  if (id.empty()) return absl::InvalidArgumentError("worker_id: is missing");
+  if (first.version() != options_.version) {
+    return absl::FailedPreconditionError(absl::StrCat("worker ", id, " on ", first.host(), " is of version ", first.version(),
+                                                      ", this coordinator of version ", options_.version,
+                                                      "; install the same on both"));
+  }
+  std::unique_ptr<WorkerEntry>& worker = workers_[id];
+  if (worker == nullptr) worker = std::make_unique<WorkerEntry>();
+  // A process that reconnects counts on; its old stream may not have noticed yet.
+  const bool same_process = first.host() == worker->report.host() && first.sequence() > worker->report.sequence();
+  if (worker->stream != 0 && !same_process) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("worker id ", id, " is in use by a live worker on ", worker->report.host(),
+                     "; give this one a state folder of its own, or wait until that one has ended"));
+  }
+  if (!same_process) {
+    worker->report = first;
+    worker->report.clear_logs();
+    worker->report.clear_trainers();
+    worker->report.set_sequence(0);
+  }
+  worker->stream = ++last_stream_;
+  // What it says now counts, once it is taken in.
+  worker->reports = 0;
+  worker->lost = false;
+  worker->last_seen = clock_.Now();
+  ++decisions_;
+  LOG_INFO("worker=%s host=%s slots=%d cores=%d address=%s event=attached", id, first.host(), first.slots(), first.cores(),
+           first.address());
+  return worker->stream;
+}
+
+WorkerEntry* Coordinator::FindStream(uint64_t stream) const {
+  for (const auto& [id, worker] : workers_) {
+    if (worker->stream == stream) return worker.get();
+  }
+  return nullptr;
+}
+
+absl::Status Coordinator::Report(uint64_t stream, const v1::WorkerReport& report) {
+  absl::MutexLock lock(&mutex_);
+  WorkerEntry* worker = FindStream(stream);
+  if (worker == nullptr)
+    return absl::AbortedError("the worker was taken for lost, or speaks through another stream; attend again");
+  worker->last_seen = clock_.Now();
+  // Only a report that was made durable as a whole is taken in; the worker sends what it said again with the next one.
+  v1::WorkerReport before = report;
+  before.clear_logs();
+  std::swap(worker->report, before);
+  if (absl::Status status = TakeTrainers(*worker); !status.ok()) {
+    worker->report.set_sequence(before.sequence());
+    return status;
+  }
+  ++worker->reports;
+  if (report.leaving()) {
+    RETURN_IF_ERROR(Lose(*worker, absl::StrCat("worker ", report.worker_id(), " left")));
+    LOG_INFO("worker=%s event=left", report.worker_id());
+    // Its stream answers this report, and then ends.
+    worker->lost = true;
+  }
+  Schedule();
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::TakeTrainers(WorkerEntry& worker) {
+  const std::string& worker_id = worker.report.worker_id();
+  std::set<std::tuple<std::string, uint64_t, uint32_t>> listed;
+  // Killed ones first: what the others say is then mostly that a peer is gone.
+  std::vector<const v1::TrainerReport*> reports;
+  for (const v1::TrainerReport& report : worker.report.trainers()) reports.push_back(&report);
+  std::stable_sort(reports.begin(), reports.end(),
+                   [](const auto* a, const auto* b) { return (a->signal() != 0) > (b->signal() != 0); });
+  for (const v1::TrainerReport* report : reports) {
+    listed.emplace(report->job_id(), report->generation(), report->rank());
+    const auto found = jobs_.find(report->job_id());
+    if (found == jobs_.end()) continue;
+    JobEntry& job = *found->second;
+    // Of another generation: it is in no orders, and will be stopped.
+    if (!job.Active() || job.generation->record.number != report->generation() ||
+        report->rank() >= job.generation->trainers.size() ||
+        job.generation->record.members[report->rank()].member.worker_id() != worker_id) {
+      continue;
+    }
+    Trainer& trainer = job.generation->trainers[report->rank()];
+    trainer.started = true;
+    trainer.pid = report->pid();
+    if (report->has_status()) trainer.status = report->status();
+    if (!report->ended() || trainer.ended) continue;
+    const bool well = report->exit_code() == 0 && report->signal() == 0;
+    // Rank 0 reports the end of the job before it ends itself; whoever has done all steps is not needed any more.
+    const bool all_steps = job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps;
+    if (report->rank() != 0 && (well || all_steps)) {
+      trainer.ended = true;
+      ++decisions_;
+      continue;
+    }
+    RETURN_IF_ERROR(Break(job, HowItEnded(*report, worker_id)));
+  }
+  for (const std::string& id : std::set<std::string>(unended_)) {
+    JobEntry& job = *jobs_.at(id);
+    for (size_t rank = 0; job.Active() && rank < job.generation->trainers.size(); ++rank) {
+      const Trainer& trainer = job.generation->trainers[rank];
+      if (job.generation->record.members[rank].member.worker_id() != worker_id || !trainer.started || trainer.ended) continue;
+      if (listed.count({id, job.generation->record.number, static_cast<uint32_t>(rank)}) > 0) continue;
+      RETURN_IF_ERROR(Break(job, absl::StrCat("worker ", worker_id, " does not run the trainer of rank ", rank, " any more")));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Coordinator::Detach(uint64_t stream) {
+  absl::MutexLock lock(&mutex_);
+  WorkerEntry* worker = FindStream(stream);
+  if (worker == nullptr) return;
+  worker->stream = 0;
+  LOG_INFO("worker=%s event=detached", worker->report.worker_id());
+  if (worker->report.leaving()) workers_.erase(std::string(worker->report.worker_id()));
+}
+
+absl::Status Coordinator::Lose(const WorkerEntry& worker, const std::string& cause) {
+  for (const std::string& id : std::set<std::string>(unended_)) {
+    JobEntry& job = *jobs_.at(id);
+    if (!job.Active()) continue;
+    for (size_t rank = 0; rank < job.generation->trainers.size(); ++rank) {
+      const bool here = job.generation->record.members[rank].member.worker_id() == worker.report.worker_id();
+      if (!here || job.generation->trainers[rank].ended) continue;
+      RETURN_IF_ERROR(Break(job, cause));
+      break;
+    }
+  }
+  ++decisions_;
+  return absl::OkStatus();
+}
+
+v1::WorkerOrders Coordinator::OrdersFor(const WorkerEntry& worker) const {
+  v1::WorkerOrders orders;
+  orders.set_heartbeat_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
+  orders.set_acknowledged_sequence(worker.report.sequence());
+  for (const std::string& id : unended_) {
+    const JobEntry& job = *jobs_.at(id);
+    if (!job.Active()) continue;
+    const GenerationRecord& generation = job.generation->record;
+    for (const MemberRecord& mine : generation.members) {
+      if (mine.member.worker_id() != worker.report.worker_id() || job.generation->trainers[mine.member.rank()].ended) continue;
+      v1::TrainerOrder& order = *orders.add_trainers();
+      order.set_job_id(id);
+      order.set_generation(generation.number);
+      order.set_rank(mine.member.rank());
+      order.set_role(generation.role);
+      *order.mutable_job() = generation.role == v1::PLAN ? job.record.job : job.record.plan->resolved();
+      for (const MemberRecord& record : generation.members) *order.add_members() = record.member;
+      order.set_threads(mine.threads);
+      order.set_cancel(job.record.cancel_wanted);
+      order.set_generation_secret(generation.secret);
+      for (const char* index : {"train.index", "validation.index"}) {
+        if (generation.role == v1::TRAIN && job.artifacts.count(index) > 0) order.add_artifacts(index);
+      }
+    }
+  }
+  return orders;
+}
+
+absl::StatusOr<Coordinator::Orders> Coordinator::NextOrders(uint64_t stream, uint64_t version) const {
+  absl::MutexLock lock(&mutex_);
+  const auto changed = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    const WorkerEntry* worker = FindStream(stream);
+    return stopping_ || worker == nullptr || (worker->reports > 0 && worker->reports + decisions_ != version);
+  };
+  mutex_.Await(absl::Condition(&changed));
+  if (stopping_) return absl::UnavailableError("the coordinator stops");
+  const WorkerEntry* worker = FindStream(stream);
+  if (worker == nullptr)
+    return absl::AbortedError("the worker was taken for lost, or speaks through another stream; attend again");
+  return Orders{OrdersFor(*worker), worker->reports + decisions_};
+}
+
+std::vector<v1::WorkerStatus> Coordinator::Workers() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<v1::WorkerStatus> statuses;
+  for (const auto& [id, worker] : workers_) statuses.push_back(StatusOf(*worker));
+  return statuses;
+}
+
+v1::WorkerStatus Coordinator::StatusOf(const WorkerEntry& worker) const {
+  v1::WorkerStatus status;
+  const v1::WorkerReport& report = worker.report;
+  status.set_worker_id(report.worker_id());
+  status.set_host(report.host());
+  status.set_cores(report.cores());
+  status.set_memory_bytes(report.memory_bytes());
+  for (const v1::TrainerReport& trainer : report.trainers()) {
+    if (!trainer.ended() && !worker.lost) status.add_trainers(trainer.job_id());
+  }
+  status.set_state(worker.lost ? "lost" : "connected");
+  status.set_last_seen_unix_ms(absl::ToUnixMillis(worker.last_seen));
+  status.set_version(report.version());
+  status.set_free_slots(worker.lost ? 0 : report.slots() - std::min(report.slots(), SlotsInUse(worker)));
+  return status;
+}
+
+void Coordinator::Tick() {
+  absl::MutexLock lock(&mutex_);
+  const absl::Time now = clock_.Now();
+  for (auto at = workers_.begin(); at != workers_.end();) {
+    WorkerEntry& worker = *at->second;
+    if (!worker.lost && now - worker.last_seen > options_.lease) {
+      const std::string cause =
+          absl::StrCat("worker ", at->first, " was not heard of for ", absl::FormatDuration(options_.lease));
+      if (Lose(worker, cause).ok()) {
+        LOG_WARNING("worker=%s event=lost reason=\"%s\"", at->first, cause);
+        worker.lost = true;
+        worker.stream = 0;
+      }
+    }
+    at = worker.lost && worker.stream == 0 && now - worker.last_seen > kRemembered ? workers_.erase(at) : std::next(at);
+  }
+  for (const std::string& id : std::set<std::string>(unended_)) {
+    JobEntry& job = *jobs_.at(id);
+    if (!job.Active()) continue;
+    if (now - job.cancel_since > options_.cancel_timeout) {
+      End(job, v1::CANCELLED, "cancelled; its trainers did not come to a step boundary in time, and were stopped",
+          v1::NO_FAILURE)
+          .IgnoreError();
+    } else if (now - job.generation->awaited_since > options_.rendezvous_timeout) {
+      Break(job, absl::StrCat(job.generation->meeting.MissingRanks(), " did not come to the rendezvous within ",
+                              absl::FormatDuration(options_.rendezvous_timeout)))
+          .IgnoreError();
+    }
+  }
+  Schedule();
+}
+
+}  // namespace lockstep

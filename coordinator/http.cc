@@ -1,0 +1,66 @@
+#include "coordinator/http.h"
+
+#include <httplib.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace lockstep {
+namespace {
+
+constexpr size_t kThreads = 4;
+constexpr time_t kKeepAliveSeconds = 1;
+
+}  // namespace
+
+HttpServer::HttpServer() : server_(std::make_unique<httplib::Server>()) {}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& listen, const Pages& pages) {
+  const size_t colon = listen.rfind(':');
+  int port = -1;
+  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port < 0 ||
+      port > 65'535) {
+    return absl::InvalidArgumentError(absl::StrCat("http: \"", listen, "\" is not HOST:PORT"));
+  }
+  const std::string host = listen.substr(0, colon);
+  std::unique_ptr<HttpServer> http(new HttpServer);
+  httplib::Server& server = *http->server_;
+  // The library's own choice would let a second server listen on the same port.
+  server.set_socket_options([](socket_t socket) {
+    const int on = 1;
+    setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  });
+  server.set_keep_alive_timeout(kKeepAliveSeconds);
+  server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+  for (const auto& [path, page] : pages) {
+    server.Get(path, [page = page](const httplib::Request&, httplib::Response& response) {
+      Answer answer = page();
+      response.status = answer.code;
+      response.set_content(std::move(answer.body), answer.content_type);
+    });
+  }
+  errno = 0;
+  if (port == 0) {
+    port = server.bind_to_any_port(host);
+  } else if (!server.bind_to_port(host, port)) {
+    port = -1;
+  }
+  if (port < 0) {
+    return absl::UnavailableError(
+        absl::StrCat("http: cannot listen on ", listen, ": ", errno != 0 ? std::strerror(errno) : "no such address"));
+  }
+  http->address_ = absl::StrCat(host, ":", port);
+  http->thread_ = std::thread([&server] { server.listen_after_bind(); });
+  while (!server.is_running()) std::this_thread::yield();
+  return http;
+}
+
+HttpServer::~HttpServer() {
+  server_->stop();
+  if (thread_.joinable()) thread_.join();
+}
+
+}  // namespace lockstep

@@ -1,0 +1,72 @@
+#include "coordinator/scheduler.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace lockstep {
+namespace {
+
+uint64_t FreeBytes(const Offer& offer) {
+  return offer.memory_bytes > offer.booked_bytes ? offer.memory_bytes - offer.booked_bytes : 0;
+}
+
+bool FitsOneMore(const Ask& ask, const Offer& offer, uint32_t taken) {
+  return taken < offer.free_slots && ThreadsFor(ask, offer, taken + 1, FreeBytes(offer)) > 0;
+}
+
+// How many replicas each worker gets: one at a time, where there are the most cores for it; of equals, the first.
+std::vector<uint32_t> Spread(const Ask& ask, const std::vector<Offer>& workers) {
+  std::vector<uint32_t> taken(workers.size(), 0);
+  for (uint32_t replica = 0; replica < ask.max; ++replica) {
+    size_t best = workers.size();
+    for (size_t i = 0; i < workers.size(); ++i) {
+      if (!FitsOneMore(ask, workers[i], taken[i])) continue;
+      const auto cores = [&](size_t at) { return static_cast<double>(workers[at].cores) / (taken[at] + 1); };
+      if (best == workers.size() || cores(i) > cores(best)) best = i;
+    }
+    if (best == workers.size()) break;
+    ++taken[best];
+  }
+  return taken;
+}
+
+std::string Replicas(uint32_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
+
+}  // namespace
+
+Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
+  const std::vector<uint32_t> taken = Spread(ask, workers);
+  uint32_t replicas = 0;
+  for (const uint32_t count : taken) replicas += count;
+  if (replicas < ask.min) {
+    const std::string never = WhyNever(ask, workers);
+    if (!never.empty()) return {{}, never};
+    return {{},
+            absl::StrCat(Replicas(ask.min), ask.min == 1 ? " is" : " are",
+                         " wanted at least; waiting for slots and memory that other jobs hold")};
+  }
+  Decision decision;
+  decision.reason = absl::StrCat("running on ", Replicas(replicas));
+  const uint32_t each = ask.virtual_replicas / replicas;
+  const uint32_t longer = ask.virtual_replicas % replicas;
+  uint32_t first = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    for (uint32_t k = 0; k < taken[i]; ++k) {
+      MemberRecord record;
+      const auto rank = static_cast<uint32_t>(decision.members.size());
+      const uint32_t count = each + (rank < longer ? 1 : 0);
+      record.member.set_rank(rank);
+      record.member.set_worker_id(workers[i].worker_id);
+      record.member.set_address(workers[i].address);
+      record.member.set_first_virtual_replica(first);
+      record.member.set_virtual_replica_count(count);
+      record.threads = ThreadsFor(ask, workers[i], taken[i], FreeBytes(workers[i]));
+      first += count;
+      decision.members.push_back(std::move(record));
+    }
+  }
+  return decision;
+}
+
+}  // namespace lockstep

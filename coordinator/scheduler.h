@@ -1,0 +1,28 @@
+#pragma once
+// Scheduling: which workers run which virtual replicas of a job, as one gang. A pure function over plain data.
+//
+// As many replicas as allowed and possible. Each goes where it gets the most cores; ranks follow the workers' ids, so that
+// replicas of one worker hold neighbouring virtual replicas, and exchange only finished subtrees with others. The runs of
+// virtual replicas are contiguous and differ by at most one in length; where the number of replicas divides V they are equal,
+// and where both are powers of two each is one subtree.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/admission.h"
+#include "coordinator/record.h"
+
+namespace lockstep {
+
+struct Decision {
+  // By rank; empty: not now.
+  std::vector<MemberRecord> members;
+  // "running on 2 replicas", or why it must wait.
+  std::string reason;
+};
+
+// REQUIRES: `workers` sorted by id.
+Decision Place(const Ask& ask, const std::vector<Offer>& workers);
+
+}  // namespace lockstep
