@@ -24,8 +24,8 @@ TORCH = ("torch/", "ATen/", "c10/", "caffe2/")
 PLACES = [
     (TORCH, ["model/*", "trainer/*", "memory/*allocator*", "memory/*trace*"]),
     (("nccl.h",), ["allreduce/nccl*"]),
-    (("grpcpp/", "grpc/"), ["rpc/*", "client/*", "*/main.cc", "*/*service*", "*/link*", "*/*link.*", "worker/coordinator_*"]),
-    (("sqlite3.h",), ["coordinator/store*", "coordinator/*store*"]),
+    (("grpcpp/", "grpc/"), ["rpc/*", "client/*", "*/main.cc", "*/*service*", "*/link*", "*/*link.*", "coordinator/call.h"]),
+    (("sqlite3.h",), ["coordinator/store*", "coordinator/sqlite*"]),
     (("prometheus/",), ["*/*metrics*"]),
 ]
 # These processes start in milliseconds because nothing of libtorch comes near them.

@@ -4,8 +4,11 @@ import re
 
 SOURCE_LINES = 400
 HEADER_LINES = 150
-# Files that are longer, with how long they may be and why they are not two.
-LONGER = {}
+# Files that are longer, and how long they may be; they shrink, or are cut in two, and leave this list.
+LONGER = {
+    "coordinator/coordinator.h": 170,  # every call of the two services, and one lock around them all
+    "model/graph.cc": 430,
+}
 
 FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "manager", "impl", "common", "misc"}
 FORBIDDEN_TYPE = re.compile(r"^\s*(?:class|struct|enum class)\s+(\w*(?:Util|Utils|Helper|Helpers|Manager|Impl|Common))\b", re.MULTILINE)
