@@ -3,6 +3,7 @@
 // functions over plain data; the reason is text, the same in the log, the answer and the test.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct Ask {
   uint32_t most_threads = 1;  // planned side by side
   // Predicted bytes of one trainer's process: with one thread, and for each further one.
   uint64_t base_bytes = 0, bytes_per_thread = 0;
+  uint64_t pipeline_bytes = 0;  // of base_bytes
 
   uint64_t BytesWith(uint32_t with_threads) const { return base_bytes + (with_threads - 1) * bytes_per_thread; }
 };
@@ -39,7 +41,16 @@ absl::StatusOr<Ask> AskOf(const v1::Job& submitted, const v1::PlanReport& plan);
 // Threads that each of `replicas` on one worker gets within `free_bytes` (0 as memory_bytes 0: no bound); 0: they do not fit.
 uint32_t ThreadsFor(const Ask& ask, const Offer& offer, uint32_t replicas, uint64_t free_bytes);
 
-// Empty if the workers, idle, could run the job; else why not, and what would be needed.
-std::string WhyNever(const Ask& ask, const std::vector<Offer>& workers);
+// What the workers, idle, lack for a job.
+struct Shortage {
+  std::string reason;
+  bool of_memory = false;  // else of slots
+};
+
+// Nothing if the workers, idle, could run the job.
+std::optional<Shortage> WhyNever(const Ask& ask, const std::vector<Offer>& workers);
+
+// For a shortage of memory: the change of the job, or the worker, with which it would run.
+std::string WhatWouldFit(const Ask& ask, const std::vector<Offer>& workers);
 
 }  // namespace lockstep

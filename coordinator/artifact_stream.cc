@@ -14,8 +14,8 @@ absl::Status SendArtifact(const StateFolder& folder, const std::string& job_id, 
   });
   if (damaged) {
     return absl::DataLossError(absl::StrCat("artifact ", artifact.name, " of job ", job_id,
-                                            " is damaged on the coordinator's disk: it was ", artifact.bytes,
-                                            " bytes with checksum ", artifact.xxh3_128));
+                                            " is damaged on the coordinator's disk: it was ", artifact.bytes, " bytes with checksum ",
+                                            artifact.xxh3_128));
   }
   return sent;
 }

@@ -56,14 +56,14 @@ absl::StatusOr<std::string> ClientService::TakeJob(grpc::ServerReader<v1::Submit
   RETURN_IF_ERROR(folder_.Adopt(incoming, id, model.file));
   const std::string adopted = folder_.JobPath(id, model.file);
   if (absl::Status submitted = coordinator_.Submit(id, job, std::move(model)); !submitted.ok()) {
-    folder_.Remove(adopted);
+    // After a failed write the job may be on the disk all the same, and will want its model; if not, a restart sweeps it.
+    if (absl::IsInvalidArgument(submitted)) folder_.Remove(adopted);
     return submitted;
   }
   return id;
 }
 
-grpc::Status ClientService::Describe(grpc::ServerContext* context, const v1::DescribeRequest* request,
-                                     v1::JobStatus* response) {
+grpc::Status ClientService::Describe(grpc::ServerContext* context, const v1::DescribeRequest* request, v1::JobStatus* response) {
   return gate_.Serve("Describe", *context, [&]() -> absl::Status {
     ASSIGN_OR_RETURN(*response, coordinator_.Describe(request->job_id()));
     return absl::OkStatus();
@@ -78,8 +78,7 @@ grpc::Status ClientService::List(grpc::ServerContext* context, const v1::ListReq
   });
 }
 
-grpc::Status ClientService::Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
-                                  grpc::ServerWriter<v1::Event>* writer) {
+grpc::Status ClientService::Watch(grpc::ServerContext* context, const v1::WatchRequest* request, grpc::ServerWriter<v1::Event>* writer) {
   return gate_.Serve("Watch", *context, [&]() -> absl::Status {
     uint64_t after = request->after_sequence();
     while (!context->IsCancelled()) {
@@ -101,8 +100,7 @@ grpc::Status ClientService::Cancel(grpc::ServerContext* context, const v1::Cance
   });
 }
 
-grpc::Status ClientService::Logs(grpc::ServerContext* context, const v1::LogsRequest* request,
-                                 grpc::ServerWriter<v1::LogChunk>* writer) {
+grpc::Status ClientService::Logs(grpc::ServerContext* context, const v1::LogsRequest* request, grpc::ServerWriter<v1::LogChunk>* writer) {
   return gate_.Serve("Logs", *context, [&]() -> absl::Status {
     int64_t offset = 0;
     while (!context->IsCancelled()) {
@@ -135,8 +133,7 @@ grpc::Status ClientService::ListWorkers(grpc::ServerContext* context, const v1::
   });
 }
 
-grpc::Status ClientService::Version(grpc::ServerContext* context, const v1::VersionRequest* /*request*/,
-                                    v1::VersionResponse* response) {
+grpc::Status ClientService::Version(grpc::ServerContext* context, const v1::VersionRequest* /*request*/, v1::VersionResponse* response) {
   return gate_.Serve("Version", *context, [&] {
     response->set_version(version_);
     return absl::OkStatus();

@@ -1,5 +1,6 @@
 #include "coordinator/cluster_service.h"
 
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -16,6 +17,8 @@ namespace {
 
 // Of one artifact.
 constexpr uint64_t kMostBytes = uint64_t{1} << 40;
+// How often a waiting call looks whether its caller is still there.
+constexpr absl::Duration kLookEvery = absl::Seconds(1);
 
 }  // namespace
 
@@ -46,7 +49,8 @@ absl::Status ClusterService::ReadReports(uint64_t ticket, v1::WorkerReport repor
   do {
     KeepLogs(report);
     // What could not be made durable is said again by the worker with its next report, as nothing acknowledges it.
-    if (absl::Status taken = coordinator_.Report(ticket, report); absl::IsAborted(taken)) return taken;
+    const absl::Status taken = coordinator_.Report(ticket, report);
+    if (absl::IsAborted(taken) || absl::IsInvalidArgument(taken)) return taken;
   } while (stream.Read(&report));
   return absl::OkStatus();
 }
@@ -54,25 +58,30 @@ absl::Status ClusterService::ReadReports(uint64_t ticket, v1::WorkerReport repor
 absl::Status ClusterService::WriteOrders(uint64_t ticket, AttendStream& stream) {
   uint64_t version = 0;
   for (;;) {
-    ASSIGN_OR_RETURN(const Coordinator::Orders next, coordinator_.NextOrders(ticket, version));
-    if (!stream.Write(next.orders)) return absl::AbortedError("the worker is gone");
-    version = next.version;
+    ASSIGN_OR_RETURN(const std::optional<Coordinator::Orders> next, coordinator_.NextOrders(ticket, version, kLookEvery));
+    if (!next) continue;
+    if (!stream.Write(next->orders)) return absl::AbortedError("the worker is gone");
+    version = next->version;
   }
 }
 
 void ClusterService::KeepLogs(const v1::WorkerReport& report) {
   for (const v1::LogLines& lines : report.logs()) {
     if (!coordinator_.MayStillLog(lines.job_id()).ok()) continue;
-    if (absl::Status kept = logs_.Append(lines); !kept.ok())
-      LOG_WARNING("job=%s log=lost error=\"%s\"", lines.job_id(), kept.message());
+    if (absl::Status kept = logs_.Append(lines); !kept.ok()) LOG_WARNING("job=%s log=lost error=\"%s\"", lines.job_id(), kept.message());
   }
 }
 
 grpc::Status ClusterService::Rendezvous(grpc::ServerContext* context, const v1::RendezvousRequest* request,
                                         v1::RendezvousResponse* response) {
   return gate_.Serve("Rendezvous", *context, [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(*response, coordinator_.Rendezvous(*request, [context] { return context->IsCancelled(); }));
-    return absl::OkStatus();
+    while (!context->IsCancelled()) {
+      ASSIGN_OR_RETURN(std::optional<v1::RendezvousResponse> met, coordinator_.Rendezvous(*request, kLookEvery));
+      if (!met) continue;
+      *response = std::move(*met);
+      return absl::OkStatus();
+    }
+    return absl::CancelledError("the trainer is gone");
   });
 }
 
@@ -80,8 +89,7 @@ grpc::Status ClusterService::ReportPlan(grpc::ServerContext* context, const v1::
   return gate_.Serve("ReportPlan", *context, [&] { return coordinator_.ReportPlan(*request); });
 }
 
-grpc::Status ClusterService::ReportProgress(grpc::ServerContext* context, const v1::ProgressReport* request,
-                                            v1::ProgressAck* response) {
+grpc::Status ClusterService::ReportProgress(grpc::ServerContext* context, const v1::ProgressReport* request, v1::ProgressAck* response) {
   return gate_.Serve("ReportProgress", *context, [&]() -> absl::Status {
     ASSIGN_OR_RETURN(*response, coordinator_.ReportProgress(*request));
     return absl::OkStatus();
@@ -123,11 +131,9 @@ absl::Status ClusterService::Take(grpc::ServerReader<v1::StoreArtifactRequest>& 
     return true;
   };
   ASSIGN_OR_RETURN(const FileDigest digest, ReceiveFile(incoming, read, kMostBytes));
-  ArtifactRecord artifact{header.artifact(), ArtifactFileName(header.artifact(), digest.xxh3_128), digest.bytes,
-                          digest.xxh3_128};
+  ArtifactRecord artifact{header.artifact(), ArtifactFileName(header.artifact(), digest.xxh3_128), digest.bytes, digest.xxh3_128};
   RETURN_IF_ERROR(folder_.Adopt(incoming, header.job_id(), artifact.file));
-  ASSIGN_OR_RETURN(const ArtifactRecord replaced,
-                   coordinator_.StoreArtifact(header.job_id(), header.generation(), std::move(artifact)));
+  ASSIGN_OR_RETURN(const ArtifactRecord replaced, coordinator_.StoreArtifact(header.job_id(), header.generation(), std::move(artifact)));
   if (!replaced.file.empty()) folder_.Remove(folder_.JobPath(header.job_id(), replaced.file));
   return absl::OkStatus();
 }

@@ -2,9 +2,9 @@
 // The service of workers and trainers (proto/cluster.proto) over the coordinator: streams and files here, every decision there.
 // Thread-safe.
 
-#include "coordinator/call.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/job_logs.h"
+#include "coordinator/service_gate.h"
 #include "coordinator/state_folder.h"
 #include "proto/cluster.grpc.pb.h"
 
@@ -18,11 +18,9 @@ class ClusterService final : public v1::Cluster::Service {
   using AttendStream = grpc::ServerReaderWriter<v1::WorkerOrders, v1::WorkerReport>;
 
   grpc::Status Attend(grpc::ServerContext* context, AttendStream* stream) override;
-  grpc::Status Rendezvous(grpc::ServerContext* context, const v1::RendezvousRequest* request,
-                          v1::RendezvousResponse* response) override;
+  grpc::Status Rendezvous(grpc::ServerContext* context, const v1::RendezvousRequest* request, v1::RendezvousResponse* response) override;
   grpc::Status ReportPlan(grpc::ServerContext* context, const v1::PlanReport* request, v1::Ack* response) override;
-  grpc::Status ReportProgress(grpc::ServerContext* context, const v1::ProgressReport* request,
-                              v1::ProgressAck* response) override;
+  grpc::Status ReportProgress(grpc::ServerContext* context, const v1::ProgressReport* request, v1::ProgressAck* response) override;
   grpc::Status ReportEnd(grpc::ServerContext* context, const v1::EndReport* request, v1::Ack* response) override;
   grpc::Status FetchArtifact(grpc::ServerContext* context, const v1::FetchArtifactRequest* request,
                              grpc::ServerWriter<v1::Chunk>* writer) override;

@@ -12,13 +12,23 @@ namespace lockstep {
 namespace {
 
 // Events of a job that are kept in memory for those who watch it live; older ones are read from the store.
-constexpr size_t kTail = 2'000;
+constexpr size_t kTailEvents = 2'000;
+constexpr size_t kTailBytes = 1 << 20;
 constexpr absl::Duration kBackoff = absl::Seconds(1);
+
+void KeepForWatchers(JobEntry& job, v1::Event event) {
+  job.tail_bytes += event.ByteSizeLong();
+  job.tail.push_back(std::make_shared<const v1::Event>(std::move(event)));
+  while (!job.tail.empty() && (job.tail.size() > kTailEvents || job.tail_bytes > kTailBytes)) {
+    job.tail_bytes -= job.tail.front()->ByteSizeLong();
+    job.tail.pop_front();
+  }
+}
 
 }  // namespace
 
 Coordinator::Coordinator(CoordinatorOptions options, Store& store, const Clock& clock)
-    : options_(std::move(options)), clock_(clock), store_(store) {}
+    : options_(std::move(options)), clock_(clock), store_(store), last_tick_(clock.Now()) {}
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(CoordinatorOptions options, Store& store, const Clock& clock) {
   std::unique_ptr<Coordinator> coordinator(new Coordinator(std::move(options), store, clock));
@@ -44,8 +54,8 @@ absl::Status Coordinator::Load() {
     last_id_ = std::max(last_id_, NumberOfJobId(id));
     if (!HasEnded(job->record.state)) {
       unended_.insert(id);
-      LOG_INFO("job=%s state=%s generation=%d step=%d action=resumed", id, v1::JobState_Name(job->record.state),
-               job->record.generation, job->latest ? job->latest->step() : 0);
+      LOG_INFO("job=%s state=%s generation=%d step=%d action=resumed", id, v1::JobState_Name(job->record.state), job->record.generation,
+               job->latest ? job->latest->step() : 0);
     }
     if (job->Active()) AwaitWorkers(job->generation->record);
     jobs_.emplace(id, std::move(job));
@@ -83,6 +93,14 @@ absl::StatusOr<JobEntry*> Coordinator::FindRunning(const std::string& job_id, ui
   return job;
 }
 
+absl::StatusOr<JobEntry*> Coordinator::FindActive(const std::string& job_id, uint64_t generation) const {
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  if (job->Active() && job->generation->record.number == generation) return job;
+  return absl::FailedPreconditionError(absl::StrCat("generation ", generation, " of job ", job_id, " may store nothing: the job is ",
+                                                    v1::JobState_Name(job->record.state), ", its newest generation is ",
+                                                    job->generation ? job->generation->record.number : 0));
+}
+
 absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
   Change change;
   change.job_id = job.record.id;
@@ -91,8 +109,7 @@ absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
     event.set_sequence(++sequence);
     event.set_unix_ms(NowMs());
   }
-  const bool moved =
-      std::any_of(draft.events.begin(), draft.events.end(), [](const v1::Event& event) { return event.has_state(); });
+  const bool moved = std::any_of(draft.events.begin(), draft.events.end(), [](const v1::Event& event) { return event.has_state(); });
   if (HasEnded(draft.record.state) && draft.record.ended_unix_ms == 0) draft.record.ended_unix_ms = NowMs();
   change.job = draft.record;
   change.events = draft.events;
@@ -106,17 +123,19 @@ absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
   if (draft.artifact) job.artifacts[draft.artifact->name] = *draft.artifact;
   for (v1::Event& event : draft.events) {
     Absorb(job, event);
-    job.tail.push_back(std::make_shared<const v1::Event>(std::move(event)));
-    if (job.tail.size() > kTail) job.tail.pop_front();
+    KeepForWatchers(job, std::move(event));
   }
   if (moved) {
     ++decisions_;
-    LOG_INFO("job=%s state=%s generation=%d reason=\"%s\"", job.record.id, v1::JobState_Name(job.record.state),
-             job.record.generation, job.record.reason);
+    LOG_INFO("job=%s state=%s generation=%d reason=\"%s\"", job.record.id, v1::JobState_Name(job.record.state), job.record.generation,
+             job.record.reason);
   }
   if (HasEnded(job.record.state)) {
     unended_.erase(job.record.id);
-    job.notes.clear();
+    // Whoever asks for events from now on reads them from the store.
+    job.notes = {};
+    job.tail.clear();
+    job.tail_bytes = 0;
   }
   return absl::OkStatus();
 }
@@ -161,8 +180,7 @@ absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
     draft.MoveTo(v1::SUBMITTED, absl::StrCat("waiting to plan again: ", cause));
   } else {
     draft.MoveTo(v1::QUEUED, absl::StrCat("starting again from the submitted state: ", cause));
-    if (step > 0)
-      draft.Note(absl::StrCat("steps up to ", step, " are computed again, and compared with what is recorded of them"));
+    if (step > 0) draft.Note(absl::StrCat("steps up to ", step, " are computed again, and compared with what is recorded of them"));
   }
   const absl::Duration pause = (draft.record.deaths - 1) * kBackoff;
   RETURN_IF_ERROR(Commit(job, std::move(draft)));

@@ -3,14 +3,14 @@
 // made durable through the store before it is acted on or answered (law 4). docs/coordinator.md has the states of a job, what
 // breaks a generation, and what a restart does.
 //
-// Thread-safe. Calls that wait (Rendezvous, ReadEvents, NextOrders) wake at Stop, and look at `gone` once a second.
+// Thread-safe. Calls that wait (Rendezvous, ReadEvents, NextOrders) take how long they may, and wake at Stop.
 // Invariants: a generation's number is handed out once; events of a job are numbered without gaps; nothing that a client or a
 // trainer was told is missing after a restart.
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -22,40 +22,15 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "coordinator/admission.h"
+#include "coordinator/coordinator_options.h"
 #include "coordinator/job_entry.h"
+#include "coordinator/snapshot.h"
 #include "coordinator/store.h"
 
 namespace lockstep {
 
-struct CoordinatorOptions {
-  std::string version;
-  // A worker that is not heard of for so long is lost, and its trainers with it.
-  absl::Duration lease = absl::Seconds(10);
-  absl::Duration heartbeat = absl::Seconds(1);
-  // How long ranks wait for each other before their generation is broken.
-  absl::Duration rendezvous_timeout = absl::Minutes(5);
-  // How long trainers may take to the step boundary at which they see that they are cancelled.
-  absl::Duration cancel_timeout = absl::Minutes(2);
-  // Restarts of a job without a newly committed step.
-  uint32_t most_restarts = 3;
-};
-
-// For /metrics and the page.
-struct Snapshot {
-  struct JobFigures {
-    v1::JobStatus status;
-    v1::PhaseSeconds phases;  // sums
-    uint64_t samples = 0;
-  };
-  std::map<v1::JobState, uint64_t> jobs_by_state;
-  std::vector<JobFigures> jobs;  // newest first, a bounded number
-  std::vector<v1::WorkerStatus> workers;
-  bool durable = true;  // false: the store is poisoned
-};
-
 class Coordinator {
  public:
-  using Gone = std::function<bool()>;
   struct Events {
     std::vector<std::shared_ptr<const v1::Event>> events;
     bool complete = false;  // the job has ended, and these are the last
@@ -87,11 +62,13 @@ class Coordinator {
   absl::StatusOr<uint64_t> Attach(const v1::WorkerReport& first);
   absl::Status Report(uint64_t stream, const v1::WorkerReport& report);
   void Detach(uint64_t stream);
-  // Once they may have changed since `version`. Unavailable: the coordinator stops. Aborted: the stream is none any more.
-  absl::StatusOr<Orders> NextOrders(uint64_t stream, uint64_t version) const;
+  // Once they may have changed since `version`; nothing: they did not within `wait`. Unavailable: the coordinator stops.
+  // Aborted: the stream is none any more.
+  absl::StatusOr<std::optional<Orders>> NextOrders(uint64_t stream, uint64_t version, absl::Duration wait) const;
 
   // ---- Of trainers.
-  absl::StatusOr<v1::RendezvousResponse> Rendezvous(const v1::RendezvousRequest& request, const Gone& gone);
+  // Nothing: not all ranks have come within `wait`; to be called again. Unavailable: the coordinator stops.
+  absl::StatusOr<std::optional<v1::RendezvousResponse>> Rendezvous(const v1::RendezvousRequest& request, absl::Duration wait);
   absl::Status ReportPlan(const v1::PlanReport& report);
   absl::StatusOr<v1::ProgressAck> ReportProgress(const v1::ProgressReport& report);
   absl::Status ReportEnd(const v1::EndReport& report);
@@ -115,27 +92,32 @@ class Coordinator {
 
   absl::StatusOr<JobEntry*> Find(const std::string& job_id) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The generation that trains now, if it is this one; FailedPrecondition says which is.
-  absl::StatusOr<JobEntry*> FindRunning(const std::string& job_id, uint64_t generation) const
-      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<JobEntry*> FindRunning(const std::string& job_id, uint64_t generation) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // The generation that plans or trains now, if it is this one; FailedPrecondition says which is.
+  absl::StatusOr<JobEntry*> FindActive(const std::string& job_id, uint64_t generation) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   v1::JobStatus StatusOf(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   v1::WorkerStatus StatusOf(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   // The one way in which a job changes: durable first, then memory, then whoever waits.
   absl::Status Commit(JobEntry& job, Draft draft) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Absorb(JobEntry& job, const v1::Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status End(JobEntry& job, v1::JobState state, std::string reason, v1::FailureKind failure)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status End(JobEntry& job, v1::JobState state, std::string reason, v1::FailureKind failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The job's generation cannot go on: plan or train again, or fail.
   absl::Status Break(JobEntry& job, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   WorkerEntry* FindStream(uint64_t stream) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status TakeTrainers(WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Where this process was away itself (stopped, a slow disk, a clock that was set), nobody's silence means anything.
+  void ForgiveSilence(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Lose(const WorkerEntry& worker, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::WorkerOrders OrdersFor(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   void Schedule() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TryPlan(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // True: it waits for what other jobs hold, and nobody may overtake it.
+  // It has no place now: waits, or is refused. True: it waits for what other jobs hold, and nobody may overtake it.
+  absl::StatusOr<bool> WaitOrRefuse(JobEntry& job, const Ask& ask, const std::vector<Offer>& offers, const std::string& reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // True as WaitOrRefuse.
   absl::StatusOr<bool> TryRun(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SetReason(JobEntry& job, const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<Offer> Offers() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -152,6 +134,7 @@ class Coordinator {
   uint64_t decisions_ ABSL_GUARDED_BY(mutex_) = 0;  // that may have changed some worker's orders
   uint64_t last_stream_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time last_tick_ ABSL_GUARDED_BY(mutex_);
   // By id, which is the order of submission. Entries stay where they are.
   std::map<std::string, std::unique_ptr<JobEntry>> jobs_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> unended_ ABSL_GUARDED_BY(mutex_);

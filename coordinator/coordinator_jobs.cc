@@ -28,8 +28,8 @@ absl::Status Coordinator::Submit(const std::string& job_id, const v1::Job& job, 
   std::vector<std::string> errors = CheckJob(job);
   if (model.bytes != job.model().size_bytes() || model.xxh3_128 != job.model().xxh3_128()) {
     errors.push_back(absl::StrCat("model: ", job.model().file_name(), " was announced with ", job.model().size_bytes(),
-                                  " bytes and checksum ", job.model().xxh3_128(), ", and came with ", model.bytes, " and ",
-                                  model.xxh3_128, "; did it change while it was sent?"));
+                                  " bytes and checksum ", job.model().xxh3_128(), ", and came with ", model.bytes, " and ", model.xxh3_128,
+                                  "; did it change while it was sent?"));
   }
   if (!errors.empty()) return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
   absl::MutexLock lock(&mutex_);
@@ -93,7 +93,11 @@ absl::StatusOr<v1::JobStatus> Coordinator::Describe(const std::string& job_id) c
 std::vector<v1::JobStatus> Coordinator::List(size_t limit) const {
   absl::MutexLock lock(&mutex_);
   std::vector<v1::JobStatus> jobs;
-  for (auto at = jobs_.rbegin(); at != jobs_.rend() && jobs.size() < limit; ++at) jobs.push_back(StatusOf(*at->second));
+  for (auto at = jobs_.rbegin(); at != jobs_.rend() && jobs.size() < limit; ++at) {
+    v1::JobStatus& status = jobs.emplace_back(StatusOf(*at->second));
+    // A list of long jobs is one message, and must stay one.
+    if (status.epochs_size() > 1) status.mutable_epochs()->DeleteSubrange(0, status.epochs_size() - 1);
+  }
   return jobs;
 }
 
@@ -116,8 +120,7 @@ absl::StatusOr<v1::JobStatus> Coordinator::Cancel(const std::string& job_id) {
   return StatusOf(*job);
 }
 
-absl::StatusOr<Coordinator::Events> Coordinator::ReadEvents(const std::string& job_id, uint64_t after,
-                                                            absl::Duration wait) const {
+absl::StatusOr<Coordinator::Events> Coordinator::ReadEvents(const std::string& job_id, uint64_t after, absl::Duration wait) const {
   Events page;
   uint64_t last = 0;
   {
@@ -137,8 +140,7 @@ absl::StatusOr<Coordinator::Events> Coordinator::ReadEvents(const std::string& j
     if (job->tail.empty() || job->tail.front()->sequence() > after + 1) {
       // Not in memory: read below, without the lock.
     } else {
-      for (size_t at = after + 1 - job->tail.front()->sequence(); at < job->tail.size() && page.events.size() < kEventsAtOnce;
-           ++at) {
+      for (size_t at = after + 1 - job->tail.front()->sequence(); at < job->tail.size() && page.events.size() < kEventsAtOnce; ++at) {
         page.events.push_back(job->tail[at]);
       }
       return page;
@@ -155,8 +157,7 @@ absl::StatusOr<ArtifactRecord> Coordinator::FindArtifact(const std::string& job_
   ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
   const auto found = job->artifacts.find(name);
   if (found != job->artifacts.end()) return found->second;
-  const std::string names =
-      absl::StrJoin(job->artifacts, ", ", [](std::string* out, const auto& entry) { out->append(entry.first); });
+  const std::string names = absl::StrJoin(job->artifacts, ", ", [](std::string* out, const auto& entry) { out->append(entry.first); });
   return absl::NotFoundError(absl::StrCat("job ", job_id, " has no artifact \"", name, "\"; it has ", names));
 }
 

@@ -110,8 +110,8 @@ void Coordinator::Schedule() {
 absl::Status Coordinator::TryPlan(JobEntry& job) {
   if (clock_.Now() < job.not_before) return absl::OkStatus();
   const std::vector<Offer> offers = Offers();
-  const auto best = std::max_element(offers.begin(), offers.end(),
-                                     [](const Offer& a, const Offer& b) { return a.free_slots < b.free_slots; });
+  const auto best =
+      std::max_element(offers.begin(), offers.end(), [](const Offer& a, const Offer& b) { return a.free_slots < b.free_slots; });
   if (best == offers.end()) return SetReason(job, "waiting to plan: no worker is connected");
   if (best->free_slots == 0) return SetReason(job, "waiting to plan: all workers' slots are in use");
   GenerationRecord generation;
@@ -135,16 +135,27 @@ absl::Status Coordinator::TryPlan(JobEntry& job) {
   return Commit(job, std::move(draft));
 }
 
+absl::StatusOr<bool> Coordinator::WaitOrRefuse(JobEntry& job, const Ask& ask, const std::vector<Offer>& offers, const std::string& reason) {
+  const std::optional<Shortage> shortage = WhyNever(ask, offers);
+  const bool all_present = std::all_of(workers_.begin(), workers_.end(), [](const auto& entry) {
+    return entry.second->lost || (entry.second->stream != 0 && entry.second->reports > 0);
+  });
+  // One that has trained fitted once, and waits for such workers.
+  if (shortage && shortage->of_memory && all_present && job.record.generation == 0) {
+    RETURN_IF_ERROR(End(job, v1::REFUSED, absl::StrCat(shortage->reason, "; ", WhatWouldFit(ask, offers)), v1::OUT_OF_MEMORY));
+    return false;
+  }
+  RETURN_IF_ERROR(SetReason(job, absl::StrCat("queued: ", reason)));
+  return !shortage.has_value();
+}
+
 absl::StatusOr<bool> Coordinator::TryRun(JobEntry& job) {
   // What is left of its last generation ends first; only then can its processes not wake and speak up again.
   if (clock_.Now() < job.not_before || StillReported(job)) return true;
   ASSIGN_OR_RETURN(const Ask ask, AskOf(job.record.job, *job.record.plan));
   const std::vector<Offer> offers = Offers();
   Decision decision = Place(ask, offers);
-  if (decision.members.empty()) {
-    RETURN_IF_ERROR(SetReason(job, absl::StrCat("queued: ", decision.reason)));
-    return WhyNever(ask, offers).empty();
-  }
+  if (decision.members.empty()) return WaitOrRefuse(job, ask, offers, decision.reason);
   GenerationRecord generation;
   ASSIGN_OR_RETURN(generation.secret, MakeSecret());
   generation.number = job.record.next_generation;

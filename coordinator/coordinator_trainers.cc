@@ -1,5 +1,6 @@
 // What trainers ask of the coordinator and tell it: rendezvous, plan, progress, end, artifacts.
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,36 +12,54 @@
 namespace lockstep {
 namespace {
 
-constexpr absl::Duration kLookEvery = absl::Seconds(1);
+// Of one job; each is remembered, so that it is told once.
+constexpr size_t kMostNotes = 1'000;
+constexpr char kNoMoreNotes[] = "further notes of this job are dropped";
+
+// Those that were not told before: replicas and generations repeat each other's.
+void AddNewNotes(const JobEntry& job, const v1::ProgressReport& report, Draft& draft) {
+  std::set<std::string> fresh;
+  for (const std::string& note : report.notes()) {
+    const size_t told = job.notes.size() + fresh.size();
+    if (told >= kMostNotes || job.notes.contains(note)) continue;
+    const std::string& text = told + 1 < kMostNotes ? note : kNoMoreNotes;
+    if (fresh.insert(text).second) draft.Note(text);
+  }
+}
+
+// Steps of the report that may be durable already: up to this one; 0: none.
+uint64_t LastKnown(const v1::ProgressReport& report, uint64_t latest) {
+  uint64_t last = 0;
+  for (const v1::StepRecord& step : report.steps()) last = std::max(last, step.step());
+  return std::min(last, latest);
+}
 
 }  // namespace
 
-absl::StatusOr<v1::RendezvousResponse> Coordinator::Rendezvous(const v1::RendezvousRequest& request, const Gone& gone) {
+absl::StatusOr<std::optional<v1::RendezvousResponse>> Coordinator::Rendezvous(const v1::RendezvousRequest& request, absl::Duration wait) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(JobEntry * job, FindRunning(request.job_id(), request.generation()));
   Generation& generation = *job->generation;
   const Meeting::Environment environment(request.environment().begin(), request.environment().end());
   if (absl::Status joined = generation.meeting.Join(request.rank(), request.endpoint(), environment); !joined.ok()) {
-    if (absl::IsFailedPrecondition(joined))
-      RETURN_IF_ERROR(End(*job, v1::FAILED, std::string(joined.message()), v1::TRAINING_FAILED));
+    if (absl::IsFailedPrecondition(joined)) RETURN_IF_ERROR(End(*job, v1::FAILED, std::string(joined.message()), v1::TRAINING_FAILED));
     if (absl::IsAborted(joined)) RETURN_IF_ERROR(Break(*job, std::string(joined.message())));
+    Schedule();
     return joined;
   }
   // Awaited from the first call on also where a coordinator was restarted in between.
   if (generation.awaited_since == absl::InfiniteFuture()) generation.awaited_since = clock_.Now();
-  for (;;) {
-    RETURN_IF_ERROR(FindRunning(request.job_id(), request.generation()).status());
-    if (job->generation->meeting.complete()) break;
-    if (stopping_) return absl::UnavailableError("the coordinator stops");
-    if (gone()) return absl::CancelledError("the trainer is gone");
-    const auto changed = [this, job, &request]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return stopping_ || !job->Active() || job->generation->record.number != request.generation() ||
-             job->generation->meeting.complete();
-    };
-    mutex_.AwaitWithTimeout(absl::Condition(&changed), kLookEvery);
+  const auto changed = [this, job, &request]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || !job->Active() || job->generation->record.number != request.generation() || job->generation->meeting.complete();
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&changed), wait);
+  RETURN_IF_ERROR(FindRunning(request.job_id(), request.generation()).status());
+  if (job->generation->meeting.complete()) {
+    job->generation->awaited_since = absl::InfiniteFuture();
+    return job->generation->meeting.Response();
   }
-  job->generation->awaited_since = absl::InfiniteFuture();
-  return job->generation->meeting.Response();
+  if (stopping_) return absl::UnavailableError("the coordinator stops");
+  return std::nullopt;
 }
 
 absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
@@ -65,8 +84,7 @@ absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
   if (errors.empty()) {
     draft.MoveTo(v1::QUEUED, "planned").set_total_steps(report.total_steps());
   } else {
-    draft.MoveTo(v1::REFUSED, absl::StrJoin(errors, "\n"),
-                 report.failure() == v1::NO_FAILURE ? v1::BAD_INPUT : report.failure());
+    draft.MoveTo(v1::REFUSED, absl::StrJoin(errors, "\n"), report.failure() == v1::NO_FAILURE ? v1::BAD_INPUT : report.failure());
   }
   RETURN_IF_ERROR(Commit(*job, std::move(draft)));
   Schedule();
@@ -78,8 +96,8 @@ absl::StatusOr<v1::ProgressAck> Coordinator::ReportProgress(const v1::ProgressRe
   ASSIGN_OR_RETURN(JobEntry * job, FindRunning(report.job_id(), report.generation()));
   const uint64_t latest = job->latest ? job->latest->step() : 0;
   std::vector<v1::StepRecord> known;
-  if (report.steps_size() > 0 && report.steps(0).step() <= latest) {
-    ASSIGN_OR_RETURN(known, store_.ReadSteps(report.job_id(), report.steps(0).step(), latest));
+  if (const uint64_t last = LastKnown(report, latest); last > 0 && report.steps(0).step() <= last) {
+    ASSIGN_OR_RETURN(known, store_.ReadSteps(report.job_id(), report.steps(0).step(), last));
   }
   const auto news = NewEvents(report, known, latest, job->epochs.empty() ? 0 : job->epochs.back().epoch());
   if (absl::IsDataLoss(news.status())) {
@@ -90,12 +108,9 @@ absl::StatusOr<v1::ProgressAck> Coordinator::ReportProgress(const v1::ProgressRe
   RETURN_IF_ERROR(news.status());
   Draft draft(job->record);
   draft.events = *news;
-  for (const std::string& note : report.notes()) {
-    if (!job->notes.contains(note)) draft.Note(note);
-  }
+  AddNewNotes(*job, report, draft);
   if (report.total_steps() > 0) draft.record.total_steps = report.total_steps();
-  if (!draft.events.empty() || draft.record.total_steps != job->record.total_steps)
-    RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  if (!draft.events.empty() || draft.record.total_steps != job->record.total_steps) RETURN_IF_ERROR(Commit(*job, std::move(draft)));
   v1::ProgressAck ack;
   ack.set_durable_step(job->latest ? job->latest->step() : 0);
   return ack;
@@ -108,7 +123,7 @@ absl::Status Coordinator::ReportEnd(const v1::EndReport& report) {
     return absl::InvalidArgumentError(absl::StrCat("a job does not end as ", v1::JobState_Name(report.state())));
   }
   // Made again after an answer that was lost.
-  if (HasEnded(job->record.state) && job->record.generation == report.generation()) return absl::OkStatus();
+  if (job->record.state == report.state() && job->record.generation == report.generation()) return absl::OkStatus();
   RETURN_IF_ERROR(FindRunning(report.job_id(), report.generation()).status());
   Draft draft(job->record);
   if (report.state() != v1::FAILED && report.has_result()) {
@@ -129,18 +144,12 @@ absl::Status Coordinator::ReportEnd(const v1::EndReport& report) {
 
 absl::Status Coordinator::MayStore(const std::string& job_id, uint64_t generation) const {
   absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
-  if (job->Active() && job->generation->record.number == generation) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("generation ", generation, " of job ", job_id,
-                                                    " may store nothing: the job is ", v1::JobState_Name(job->record.state),
-                                                    ", its newest generation is ", job->record.generation));
+  return FindActive(job_id, generation).status();
 }
 
-absl::StatusOr<ArtifactRecord> Coordinator::StoreArtifact(const std::string& job_id, uint64_t generation,
-                                                          ArtifactRecord artifact) {
-  RETURN_IF_ERROR(MayStore(job_id, generation));
+absl::StatusOr<ArtifactRecord> Coordinator::StoreArtifact(const std::string& job_id, uint64_t generation, ArtifactRecord artifact) {
   absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  ASSIGN_OR_RETURN(JobEntry * job, FindActive(job_id, generation));
   const auto found = job->artifacts.find(artifact.name);
   ArtifactRecord replaced;
   if (found != job->artifacts.end() && found->second.file != artifact.file) replaced = found->second;

@@ -15,9 +15,8 @@ namespace {
 constexpr absl::Duration kRemembered = absl::Hours(1);
 
 std::string HowItEnded(const v1::TrainerReport& report, const std::string& worker) {
-  const std::string who = report.role() == v1::PLAN
-                              ? absl::StrCat("the planning trainer on worker ", worker)
-                              : absl::StrCat("the trainer of rank ", report.rank(), " on worker ", worker);
+  const std::string who = report.role() == v1::PLAN ? absl::StrCat("the planning trainer on worker ", worker)
+                                                    : absl::StrCat("the trainer of rank ", report.rank(), " on worker ", worker);
   const std::string how = report.signal() != 0 ? absl::StrCat(" was killed by signal ", report.signal())
                                                : absl::StrCat(" ended with status ", report.exit_code());
   return absl::StrCat(who, how, report.message().empty() ? "" : ": ", report.message());
@@ -31,17 +30,15 @@ absl::StatusOr<uint64_t> Coordinator::Attach(const v1::WorkerReport& first) {
   if (id.empty()) return absl::InvalidArgumentError("worker_id: is missing");
   if (first.version() != options_.version) {
     return absl::FailedPreconditionError(absl::StrCat("worker ", id, " on ", first.host(), " is of version ", first.version(),
-                                                      ", this coordinator of version ", options_.version,
-                                                      "; install the same on both"));
+                                                      ", this coordinator of version ", options_.version, "; install the same on both"));
   }
   std::unique_ptr<WorkerEntry>& worker = workers_[id];
   if (worker == nullptr) worker = std::make_unique<WorkerEntry>();
   // A process that reconnects counts on; its old stream may not have noticed yet.
   const bool same_process = first.host() == worker->report.host() && first.sequence() > worker->report.sequence();
   if (worker->stream != 0 && !same_process) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("worker id ", id, " is in use by a live worker on ", worker->report.host(),
-                     "; give this one a state folder of its own, or wait until that one has ended"));
+    return absl::FailedPreconditionError(absl::StrCat("worker id ", id, " is in use by a live worker on ", worker->report.host(),
+                                                      "; give this one a state folder of its own, or wait until that one has ended"));
   }
   if (!same_process) {
     worker->report = first;
@@ -70,8 +67,11 @@ WorkerEntry* Coordinator::FindStream(uint64_t stream) const {
 absl::Status Coordinator::Report(uint64_t stream, const v1::WorkerReport& report) {
   absl::MutexLock lock(&mutex_);
   WorkerEntry* worker = FindStream(stream);
-  if (worker == nullptr)
-    return absl::AbortedError("the worker was taken for lost, or speaks through another stream; attend again");
+  if (worker == nullptr) return absl::AbortedError("the worker was taken for lost, or speaks through another stream; attend again");
+  if (report.worker_id() != worker->report.worker_id()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker_id: is ", report.worker_id(), " in the stream of worker ", worker->report.worker_id()));
+  }
   worker->last_seen = clock_.Now();
   // Only a report that was made durable as a whole is taken in; the worker sends what it said again with the next one.
   v1::WorkerReport before = report;
@@ -98,16 +98,14 @@ absl::Status Coordinator::TakeTrainers(WorkerEntry& worker) {
   // Killed ones first: what the others say is then mostly that a peer is gone.
   std::vector<const v1::TrainerReport*> reports;
   for (const v1::TrainerReport& report : worker.report.trainers()) reports.push_back(&report);
-  std::stable_sort(reports.begin(), reports.end(),
-                   [](const auto* a, const auto* b) { return (a->signal() != 0) > (b->signal() != 0); });
+  std::stable_sort(reports.begin(), reports.end(), [](const auto* a, const auto* b) { return (a->signal() != 0) > (b->signal() != 0); });
   for (const v1::TrainerReport* report : reports) {
     listed.emplace(report->job_id(), report->generation(), report->rank());
     const auto found = jobs_.find(report->job_id());
     if (found == jobs_.end()) continue;
     JobEntry& job = *found->second;
     // Of another generation: it is in no orders, and will be stopped.
-    if (!job.Active() || job.generation->record.number != report->generation() ||
-        report->rank() >= job.generation->trainers.size() ||
+    if (!job.Active() || job.generation->record.number != report->generation() || report->rank() >= job.generation->trainers.size() ||
         job.generation->record.members[report->rank()].member.worker_id() != worker_id) {
       continue;
     }
@@ -190,17 +188,17 @@ v1::WorkerOrders Coordinator::OrdersFor(const WorkerEntry& worker) const {
   return orders;
 }
 
-absl::StatusOr<Coordinator::Orders> Coordinator::NextOrders(uint64_t stream, uint64_t version) const {
+absl::StatusOr<std::optional<Coordinator::Orders>> Coordinator::NextOrders(uint64_t stream, uint64_t version, absl::Duration wait) const {
   absl::MutexLock lock(&mutex_);
   const auto changed = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     const WorkerEntry* worker = FindStream(stream);
     return stopping_ || worker == nullptr || (worker->reports > 0 && worker->reports + decisions_ != version);
   };
-  mutex_.Await(absl::Condition(&changed));
+  const bool news = mutex_.AwaitWithTimeout(absl::Condition(&changed), wait);
   if (stopping_) return absl::UnavailableError("the coordinator stops");
   const WorkerEntry* worker = FindStream(stream);
-  if (worker == nullptr)
-    return absl::AbortedError("the worker was taken for lost, or speaks through another stream; attend again");
+  if (worker == nullptr) return absl::AbortedError("the worker was taken for lost, or speaks through another stream; attend again");
+  if (!news) return std::nullopt;
   return Orders{OrdersFor(*worker), worker->reports + decisions_};
 }
 
@@ -224,18 +222,27 @@ v1::WorkerStatus Coordinator::StatusOf(const WorkerEntry& worker) const {
   status.set_state(worker.lost ? "lost" : "connected");
   status.set_last_seen_unix_ms(absl::ToUnixMillis(worker.last_seen));
   status.set_version(report.version());
-  status.set_free_slots(worker.lost ? 0 : report.slots() - std::min(report.slots(), SlotsInUse(worker)));
+  status.set_free_slots(worker.lost || worker.stream == 0 ? 0 : report.slots() - std::min(report.slots(), SlotsInUse(worker)));
   return status;
+}
+
+void Coordinator::ForgiveSilence(absl::Time now) {
+  const absl::Duration since = now - std::exchange(last_tick_, now);
+  if (since >= absl::ZeroDuration() && since <= options_.lease / 2) return;
+  LOG_WARNING("event=away seconds=%.1f action=\"leases begin anew\"", absl::ToDoubleSeconds(since));
+  for (const auto& [id, worker] : workers_) {
+    if (!worker->lost) worker->last_seen = now;
+  }
 }
 
 void Coordinator::Tick() {
   absl::MutexLock lock(&mutex_);
   const absl::Time now = clock_.Now();
+  ForgiveSilence(now);
   for (auto at = workers_.begin(); at != workers_.end();) {
     WorkerEntry& worker = *at->second;
     if (!worker.lost && now - worker.last_seen > options_.lease) {
-      const std::string cause =
-          absl::StrCat("worker ", at->first, " was not heard of for ", absl::FormatDuration(options_.lease));
+      const std::string cause = absl::StrCat("worker ", at->first, " was not heard of for ", absl::FormatDuration(options_.lease));
       if (Lose(worker, cause).ok()) {
         LOG_WARNING("worker=%s event=lost reason=\"%s\"", at->first, cause);
         worker.lost = true;
@@ -248,8 +255,7 @@ void Coordinator::Tick() {
     JobEntry& job = *jobs_.at(id);
     if (!job.Active()) continue;
     if (now - job.cancel_since > options_.cancel_timeout) {
-      End(job, v1::CANCELLED, "cancelled; its trainers did not come to a step boundary in time, and were stopped",
-          v1::NO_FAILURE)
+      End(job, v1::CANCELLED, "cancelled; its trainers did not come to a step boundary in time, and were stopped", v1::NO_FAILURE)
           .IgnoreError();
     } else if (now - job.generation->awaited_since > options_.rendezvous_timeout) {
       Break(job, absl::StrCat(job.generation->meeting.MissingRanks(), " did not come to the rendezvous within ",

@@ -7,12 +7,15 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace lockstep {
 namespace {
 
 constexpr size_t kThreads = 4;
 constexpr time_t kKeepAliveSeconds = 1;
+constexpr absl::Duration kStartTimeout = absl::Seconds(10);
 
 }  // namespace
 
@@ -21,8 +24,7 @@ HttpServer::HttpServer() : server_(std::make_unique<httplib::Server>()) {}
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& listen, const Pages& pages) {
   const size_t colon = listen.rfind(':');
   int port = -1;
-  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port < 0 ||
-      port > 65'535) {
+  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port < 0 || port > 65'535) {
     return absl::InvalidArgumentError(absl::StrCat("http: \"", listen, "\" is not HOST:PORT"));
   }
   const std::string host = listen.substr(0, colon);
@@ -54,7 +56,10 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   }
   http->address_ = absl::StrCat(host, ":", port);
   http->thread_ = std::thread([&server] { server.listen_after_bind(); });
-  while (!server.is_running()) std::this_thread::yield();
+  // Before that it cannot be stopped.
+  const absl::Time deadline = absl::Now() + kStartTimeout;
+  while (!server.is_running() && absl::Now() < deadline) std::this_thread::yield();
+  if (!server.is_running()) return absl::UnavailableError(absl::StrCat("http: the listener on ", listen, " does not run"));
   return http;
 }
 

@@ -24,8 +24,7 @@ class Checker {
   explicit Checker(const v1::Job& job) : job_(job) {}
 
   std::vector<std::string> Run() {
-    Require(job_.name().size() <= kLongestName, "name",
-            absl::StrCat("is ", job_.name().size(), " bytes long; at most ", kLongestName));
+    Require(job_.name().size() <= kLongestName, "name", absl::StrCat("is ", job_.name().size(), " bytes long; at most ", kLongestName));
     CheckModel();
     CheckFolders();
     CheckLength();
@@ -78,8 +77,7 @@ class Checker {
     if (folder.empty()) {
       errors_.push_back(absl::StrCat(field, ": is missing; give the absolute path of a folder of class folders"));
     } else {
-      Require(folder.front() == '/', field,
-              absl::StrCat("\"", folder, "\" is relative; give an absolute path, as the workers see it"));
+      Require(folder.front() == '/', field, absl::StrCat("\"", folder, "\" is relative; give an absolute path, as the workers see it"));
     }
   }
 
@@ -119,15 +117,13 @@ class Checker {
             absl::StrCat("min ", replicas.min(), " is above max ", replicas.max()));
     const uint32_t v = job_.virtual_replicas();
     Require(v == 0 || replicas.min() <= v, "replicas.min",
-            absl::StrCat(
-                "is ", replicas.min(), ", above the ", v,
-                " virtual replicas, of which every replica computes at least one; fewer replicas, or more virtual_replicas"));
+            absl::StrCat("is ", replicas.min(), ", above the ", v,
+                         " virtual replicas, of which every replica computes at least one; fewer replicas, or more virtual_replicas"));
     Require(replicas.threads() <= kMostThreads, "replicas.threads", absl::StrCat("is above ", kMostThreads));
   }
 
   void CheckChannels(const google::protobuf::RepeatedField<double>& values, absl::string_view field) {
-    Require(values.empty() || values.size() == 1 || values.size() == 3, field,
-            absl::StrCat("has ", values.size(), " values; give 1 or 3"));
+    Require(values.empty() || values.size() == 1 || values.size() == 3, field, absl::StrCat("has ", values.size(), " values; give 1 or 3"));
     Require(std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); }), field,
             "has a value that is not finite");
   }
@@ -188,9 +184,8 @@ std::vector<std::string> JobNotes(const v1::Job& job) {
 
 bool IsPlainFileName(const std::string& name) {
   if (name.empty() || name.size() > kLongestName || name.front() == '.') return false;
-  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return absl::ascii_isalnum(c) || absl::StrContains("._-+ ", static_cast<char>(c));
-  });
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return absl::ascii_isalnum(c) || absl::StrContains("._-+ ", static_cast<char>(c)); });
 }
 
 }  // namespace lockstep

@@ -31,8 +31,7 @@ struct Generation {
   // Since when its ranks are awaited at the rendezvous; InfiniteFuture: they are not, as far as this coordinator knows.
   absl::Time awaited_since = absl::InfiniteFuture();
 
-  explicit Generation(GenerationRecord from)
-      : record(std::move(from)), trainers(record.members.size()), meeting(record.members.size()) {}
+  explicit Generation(GenerationRecord from) : record(std::move(from)), trainers(record.members.size()), meeting(record.members.size()) {}
 };
 
 struct JobEntry {
@@ -45,6 +44,7 @@ struct JobEntry {
   absl::flat_hash_set<std::string> notes;  // said already; replicas and generations repeat each other's
   // The newest events, for those who watch as they happen.
   std::deque<std::shared_ptr<const v1::Event>> tail;
+  size_t tail_bytes = 0;
   absl::Time not_before = absl::InfinitePast();  // of the next generation
   absl::Time cancel_since = absl::InfiniteFuture();
   v1::PhaseSeconds phases;  // sums over the steps that this coordinator took in

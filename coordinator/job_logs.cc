@@ -4,9 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/file.h"
@@ -31,11 +33,23 @@ std::string WithPrefix(const v1::LogLines& lines) {
 
 JobLogs::File& JobLogs::FileOf(const std::string& job_id) {
   const auto [found, inserted] = files_.emplace(job_id, File());
-  if (inserted) {
-    struct stat info {};
-    if (stat(folder_.JobPath(job_id, kLogFile).c_str(), &info) == 0) found->second.bytes = info.st_size;
-  }
-  return found->second;
+  File& file = found->second;
+  if (!inserted) return file;
+  const std::string path = folder_.JobPath(job_id, kLogFile);
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return file;
+  const auto closer = absl::MakeCleanup([fd] { close(fd); });
+  struct stat info {};
+  if (fstat(fd, &info) == 0) file.bytes = info.st_size;
+  // A crash may have cut the last line.
+  std::string end(std::min<size_t>(kPiece, static_cast<size_t>(file.bytes)), '\0');
+  const ssize_t count = pread(fd, end.data(), end.size(), file.bytes - static_cast<int64_t>(end.size()));
+  if (count != static_cast<ssize_t>(end.size())) return file;
+  const size_t cut = end.size() - (end.rfind('\n') == std::string::npos ? 0 : end.rfind('\n') + 1);
+  if (cut > 0 && ftruncate(fd, file.bytes - static_cast<int64_t>(cut)) == 0) file.bytes -= static_cast<int64_t>(cut);
+  end.resize(end.size() - cut);
+  file.full = absl::EndsWith(end, kFull);
+  return file;
 }
 
 absl::Status JobLogs::Append(const v1::LogLines& lines) {
@@ -44,10 +58,8 @@ absl::Status JobLogs::Append(const v1::LogLines& lines) {
   absl::MutexLock lock(&mutex_);
   File& file = FileOf(lines.job_id());
   if (text.empty() || file.full) return absl::OkStatus();
-  if (file.bytes + static_cast<int64_t>(text.size()) > most_bytes_) {
-    text = kFull;
-    file.full = true;
-  }
+  const bool full = file.bytes + static_cast<int64_t>(text.size()) > most_bytes_;
+  if (full) text = kFull;
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
   const auto closer = absl::MakeCleanup([fd] { close(fd); });
@@ -55,10 +67,16 @@ absl::Status JobLogs::Append(const v1::LogLines& lines) {
   while (done < text.size()) {
     const ssize_t count = write(fd, text.data() + done, text.size() - done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return ErrnoStatus(errno, "cannot write", path);
+    if (count < 0) {
+      const int error = errno;
+      // Readers count on whole lines.
+      if (ftruncate(fd, file.bytes) != 0) file.bytes += static_cast<int64_t>(done);
+      return ErrnoStatus(error, "cannot write", path);
+    }
     done += static_cast<size_t>(count);
-    file.bytes += count;
   }
+  file.bytes += static_cast<int64_t>(done);
+  file.full = full;
   return absl::OkStatus();
 }
 

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -41,9 +42,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--lease-ms", flags.lease_ms, "A worker that is not heard of for so long is lost")
       ->capture_default_str()
       ->check(CLI::Range(100, 3'600'000));
-  app.add_option("--heartbeat-ms", flags.heartbeat_ms, "How often workers report")
-      ->capture_default_str()
-      ->check(CLI::Range(10, 600'000));
+  app.add_option("--heartbeat-ms", flags.heartbeat_ms, "How often workers report")->capture_default_str()->check(CLI::Range(10, 600'000));
   app.add_option("--ready-file", flags.ready_file, "Written once everything is served: JSON with grpc, http and pid");
   app.add_flag("--die-with-parent", flags.die_with_parent, "End when the process that started this one ends");
   app.add_option("--log-level", flags.log_level, "debug, info, warning or error")
@@ -86,8 +85,8 @@ int Serve(const Flags& flags, const sigset_t& ends) {
   if (!flags.ready_file.empty()) {
     if (absl::Status written = WriteReadyFile(flags.ready_file, **server); !written.ok()) return Fail(written);
   }
-  LOG_INFO("event=serving grpc=%s http=%s state_dir=%s version=%s", (*server)->rpc_address(), (*server)->http_address(),
-           flags.state_folder, LOCKSTEP_VERSION);
+  LOG_INFO("event=serving grpc=%s http=%s state_dir=%s version=%s", (*server)->rpc_address(), (*server)->http_address(), flags.state_folder,
+           LOCKSTEP_VERSION);
   int signal = 0;
   sigwait(&ends, &signal);
   LOG_INFO("event=draining signal=%d", signal);
@@ -115,6 +114,8 @@ int main(int argc, char** argv) {
     if (getppid() != parent || parent == 1) return lockstep::kFailed;
   }
   signal(SIGPIPE, SIG_IGN);
+  // Jobs, models and the secrets of generations are nobody else's.
+  umask(077);
   // Blocked here, before there are threads: all of them leave these to the one that waits.
   sigset_t ends;
   sigemptyset(&ends);

@@ -40,9 +40,9 @@ absl::Status Meeting::Join(uint32_t rank, const v1::Endpoint& endpoint, const En
     const Environment& theirs = seats_[other]->environment;
     const std::string field = FirstDifference(theirs, environment);
     if (field.empty()) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("ranks of different kinds cannot train together, their bits would differ: ", field, " is ",
-                     Quoted(theirs, field), " on rank ", other, ", and ", Quoted(environment, field), " on rank ", rank));
+    return absl::FailedPreconditionError(absl::StrCat("ranks of different kinds cannot train together, their bits would differ: ", field,
+                                                      " is ", Quoted(theirs, field), " on rank ", other, ", and ",
+                                                      Quoted(environment, field), " on rank ", rank));
   }
   seats_[rank] = Seat{endpoint, environment};
   return absl::OkStatus();

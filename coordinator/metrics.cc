@@ -51,8 +51,7 @@ double ResidentBytes() {
 void AddCluster(const Snapshot& snapshot, Families& families) {
   for (int state = v1::SUBMITTED; state <= v1::CANCELLED; ++state) {
     const auto found = snapshot.jobs_by_state.find(static_cast<v1::JobState>(state));
-    families.Add("lockstep_jobs", "Jobs by state.", MetricType::Gauge,
-                 {{"state", v1::JobState_Name(static_cast<v1::JobState>(state))}},
+    families.Add("lockstep_jobs", "Jobs by state.", MetricType::Gauge, {{"state", v1::JobState_Name(static_cast<v1::JobState>(state))}},
                  found == snapshot.jobs_by_state.end() ? 0 : static_cast<double>(found->second));
   }
   for (const char* state : {"connected", "lost"}) {
@@ -63,8 +62,8 @@ void AddCluster(const Snapshot& snapshot, Families& families) {
   double free_slots = 0;
   for (const v1::WorkerStatus& worker : snapshot.workers) free_slots += worker.free_slots();
   families.Add("lockstep_free_slots", "Trainers that the connected workers can still take.", MetricType::Gauge, {}, free_slots);
-  families.Add("lockstep_store_healthy", "1 while decisions can be made durable, 0 after a failed write.", MetricType::Gauge,
-               {}, snapshot.durable ? 1 : 0);
+  families.Add("lockstep_store_healthy", "1 while decisions can be made durable, 0 after a failed write.", MetricType::Gauge, {},
+               snapshot.durable ? 1 : 0);
   families.Add("lockstep_process_resident_bytes", "Resident memory of the coordinator, from the kernel.", MetricType::Gauge, {},
                ResidentBytes());
 }
@@ -90,8 +89,8 @@ void AddMemory(const std::vector<const Snapshot::JobFigures*>& jobs, Families& f
     for (const v1::ReplicaStatus& replica : job.status.replicas()) {
       Labels with = labels;
       with.push_back({"rank", absl::StrCat(replica.rank())});
-      families.Add("lockstep_trainer_resident_bytes", "Resident memory of a trainer's process.", MetricType::Gauge,
-                   std::move(with), static_cast<double>(replica.memory().resident_bytes()));
+      families.Add("lockstep_trainer_resident_bytes", "Resident memory of a trainer's process.", MetricType::Gauge, std::move(with),
+                   static_cast<double>(replica.memory().resident_bytes()));
     }
   });
 }
@@ -106,8 +105,8 @@ void AddJobs(const std::vector<const Snapshot::JobFigures*>& jobs, Families& fam
                  job.status.epochs_size());
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
-    families.Add("lockstep_job_samples_total", "Samples of committed steps, since the coordinator started.",
-                 MetricType::Counter, labels, static_cast<double>(job.samples));
+    families.Add("lockstep_job_samples_total", "Samples of committed steps, since the coordinator started.", MetricType::Counter, labels,
+                 static_cast<double>(job.samples));
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     families.Add("lockstep_job_generation", "The job's newest generation.", MetricType::Gauge, labels,
@@ -115,13 +114,12 @@ void AddJobs(const std::vector<const Snapshot::JobFigures*>& jobs, Families& fam
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     if (!job.status.has_latest()) return;
-    families.Add("lockstep_job_loss", "Loss of the newest committed step.", MetricType::Gauge, labels,
-                 job.status.latest().loss());
+    families.Add("lockstep_job_loss", "Loss of the newest committed step.", MetricType::Gauge, labels, job.status.latest().loss());
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     if (!job.status.has_latest()) return;
-    families.Add("lockstep_job_images_per_second", "Of the newest committed step, over all replicas.", MetricType::Gauge,
-                 labels, job.status.latest().images_per_second());
+    families.Add("lockstep_job_images_per_second", "Of the newest committed step, over all replicas.", MetricType::Gauge, labels,
+                 job.status.latest().images_per_second());
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     const v1::PhaseSeconds& sums = job.phases;

@@ -1,6 +1,6 @@
 #pragma once
-// What /metrics says: the state of the coordinator as it is when it is scraped, and counts of calls. docs/coordinator.md lists
-// the series. Their number is bounded: jobs that have not ended, and the newest that have. Thread-safe.
+// What /metrics says: the state of the coordinator as it is when it is scraped, and counts of calls. docs/metrics.md lists the
+// series. Their number is bounded: jobs that have not ended, and the newest that have. Thread-safe.
 
 #include <prometheus/counter.h>
 #include <prometheus/family.h>

@@ -36,8 +36,7 @@ std::string Ago(int64_t unix_ms, absl::Time now) {
 std::string Progress(const v1::JobStatus& job) {
   const uint64_t step = job.latest().step();
   if (job.total_steps() == 0) return step > 0 ? absl::StrCat("step ", step) : "";
-  return absl::StrCat("<progress max=\"", job.total_steps(), "\" value=\"", step, "\"></progress> ", step, " of ",
-                      job.total_steps());
+  return absl::StrCat("<progress max=\"", job.total_steps(), "\" value=\"", step, "\"></progress> ", step, " of ", job.total_steps());
 }
 
 std::string Figures(const v1::JobStatus& job) {
@@ -53,17 +52,17 @@ std::string Figures(const v1::JobStatus& job) {
 std::string JobRow(const v1::JobStatus& job, absl::Time now) {
   const std::string name = job.job().name().empty() ? job.job().model().file_name() : job.job().name();
   const std::string state = v1::JobState_Name(job.state());
-  return absl::StrCat("<tr><td class=n>", Escaped(job.job_id()), "</td><td>", Escaped(name), "</td><td class=", state, ">",
-                      state, "</td><td>", Escaped(job.reason()), "</td><td class=n>", Progress(job), "</td><td class=n>",
-                      Figures(job), "</td><td class=\"n muted\">", Ago(job.submitted_unix_ms(), now), "</td></tr>\n");
+  return absl::StrCat("<tr><td class=n>", Escaped(job.job_id()), "</td><td>", Escaped(name), "</td><td class=", state, ">", state,
+                      "</td><td>", Escaped(job.reason()), "</td><td class=n>", Progress(job), "</td><td class=n>", Figures(job),
+                      "</td><td class=\"n muted\">", Ago(job.submitted_unix_ms(), now), "</td></tr>\n");
 }
 
 std::string WorkerRow(const v1::WorkerStatus& worker, absl::Time now) {
-  return absl::StrCat("<tr><td>", Escaped(worker.worker_id()), "</td><td>", Escaped(worker.host()),
-                      "</td><td class=", worker.state(), ">", worker.state(), "</td><td class=n>", worker.cores(),
-                      "</td><td class=n>", absl::StrFormat("%.1f GiB", static_cast<double>(worker.memory_bytes()) / (1 << 30)),
-                      "</td><td class=n>", worker.trainers_size(), " running, ", worker.free_slots(),
-                      " free</td><td class=\"n muted\">", Ago(worker.last_seen_unix_ms(), now), "</td></tr>\n");
+  return absl::StrCat("<tr><td>", Escaped(worker.worker_id()), "</td><td>", Escaped(worker.host()), "</td><td class=", worker.state(), ">",
+                      worker.state(), "</td><td class=n>", worker.cores(), "</td><td class=n>",
+                      absl::StrFormat("%.1f GiB", static_cast<double>(worker.memory_bytes()) / (1 << 30)), "</td><td class=n>",
+                      worker.trainers_size(), " running, ", worker.free_slots(), " free</td><td class=\"n muted\">",
+                      Ago(worker.last_seen_unix_ms(), now), "</td></tr>\n");
 }
 
 }  // namespace
@@ -72,9 +71,8 @@ std::string Page(const Snapshot& snapshot, const std::string& version, absl::Tim
   std::string html = kHead;
   absl::StrAppend(&html, "<h1>Lockstep <span class=muted>", version, "</span></h1>\n");
   if (!snapshot.durable) {
-    absl::StrAppend(
-        &html,
-        "<p class=FAILED>The store cannot be written. Nothing new is accepted until the coordinator is restarted.</p>\n");
+    absl::StrAppend(&html,
+                    "<p class=FAILED>The store cannot be written. Nothing new is accepted until the coordinator is restarted.</p>\n");
   }
   absl::StrAppend(&html, "<h2>Jobs</h2>\n");
   if (snapshot.jobs.empty()) absl::StrAppend(&html, "<p class=muted>None yet.</p>\n");

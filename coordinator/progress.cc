@@ -11,9 +11,8 @@ namespace {
 
 absl::Status CheckSame(const v1::StepRecord& before, const v1::StepRecord& now) {
   const auto violated = [&](absl::string_view what, absl::string_view was, absl::string_view is) {
-    return absl::DataLossError(absl::StrCat("same bits violated at step ", now.step(), ": ", what, " is ", is,
-                                            " in generation ", now.generation(), ", and was ", was, " in generation ",
-                                            before.generation()));
+    return absl::DataLossError(absl::StrCat("same bits violated at step ", now.step(), ": ", what, " is ", is, " in generation ",
+                                            now.generation(), ", and was ", was, " in generation ", before.generation()));
   };
   if (before.sample_digest() != now.sample_digest()) {
     return violated("the digest of its samples", absl::StrCat(absl::Hex(before.sample_digest(), absl::kZeroPad16)),

@@ -7,9 +7,7 @@
 namespace lockstep {
 namespace {
 
-uint64_t FreeBytes(const Offer& offer) {
-  return offer.memory_bytes > offer.booked_bytes ? offer.memory_bytes - offer.booked_bytes : 0;
-}
+uint64_t FreeBytes(const Offer& offer) { return offer.memory_bytes > offer.booked_bytes ? offer.memory_bytes - offer.booked_bytes : 0; }
 
 bool FitsOneMore(const Ask& ask, const Offer& offer, uint32_t taken) {
   return taken < offer.free_slots && ThreadsFor(ask, offer, taken + 1, FreeBytes(offer)) > 0;
@@ -40,8 +38,9 @@ Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
   uint32_t replicas = 0;
   for (const uint32_t count : taken) replicas += count;
   if (replicas < ask.min) {
-    const std::string never = WhyNever(ask, workers);
-    if (!never.empty()) return {{}, never};
+    if (const auto never = WhyNever(ask, workers)) {
+      return {{}, absl::StrCat(never->reason, never->of_memory ? "; waiting for a larger worker" : "; waiting for more workers")};
+    }
     return {{},
             absl::StrCat(Replicas(ask.min), ask.min == 1 ? " is" : " are",
                          " wanted at least; waiting for slots and memory that other jobs hold")};

@@ -25,12 +25,10 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(cons
   server->folder_->Sweep(server->coordinator_->ArtifactFiles());
   server->logs_ = std::make_unique<JobLogs>(*server->folder_);
   server->gate_ = std::make_unique<CallGate>(options.rpc.token, server->counters_);
-  server->client_service_ = std::make_unique<ClientService>(*server->coordinator_, *server->folder_, *server->logs_,
-                                                            *server->gate_, options.coordinator.version);
-  server->cluster_service_ =
-      std::make_unique<ClusterService>(*server->coordinator_, *server->folder_, *server->logs_, *server->gate_);
-  ASSIGN_OR_RETURN(server->rpc_,
-                   RpcServer::Start(options.rpc, {server->client_service_.get(), server->cluster_service_.get()}));
+  server->client_service_ =
+      std::make_unique<ClientService>(*server->coordinator_, *server->folder_, *server->logs_, *server->gate_, options.coordinator.version);
+  server->cluster_service_ = std::make_unique<ClusterService>(*server->coordinator_, *server->folder_, *server->logs_, *server->gate_);
+  ASSIGN_OR_RETURN(server->rpc_, RpcServer::Start(options.rpc, {server->client_service_.get(), server->cluster_service_.get()}));
   if (!options.http_listen.empty()) RETURN_IF_ERROR(server->StartHttp(options));
   server->StartTicking(std::min(options.coordinator.lease / kTicksInALease, absl::Seconds(1)));
   return server;
@@ -38,10 +36,9 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(cons
 
 absl::Status CoordinatorServer::StartHttp(const Options& options) {
   if (!IsLoopback(options.http_listen) && !options.rpc.insecure) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("http: ", options.http_listen,
-                     " is beyond loopback, where anybody could read of the jobs; take 127.0.0.1, or "
-                     "--insecure where the network is trusted"));
+    return absl::InvalidArgumentError(absl::StrCat("http: ", options.http_listen,
+                                                   " is beyond loopback, where anybody could read of the jobs; take 127.0.0.1, or "
+                                                   "--insecure where the network is trusted"));
   }
   const std::string version = options.coordinator.version;
   HttpServer::Pages pages;

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "coordinator/job_id.h"
 
 namespace lockstep {
 namespace {
@@ -28,8 +29,9 @@ constexpr size_t kDigestDigitsInName = 16;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(const std::string& path) {
-  RETURN_IF_ERROR(MakeDirectories(path));
-  if (chmod(path.c_str(), 0700) != 0) return ErrnoStatus(errno, "cannot set the mode of", path);
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  if (!parent.empty()) RETURN_IF_ERROR(MakeDirectories(parent));
+  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return ErrnoStatus(errno, "cannot create directory", path);
   const std::string lock = absl::StrCat(path, "/lock");
   const int fd = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", lock);
@@ -40,7 +42,10 @@ absl::StatusOr<std::unique_ptr<StateFolder>> StateFolder::Open(const std::string
     return absl::FailedPreconditionError(absl::StrCat("state folder ", path, " is in use by another coordinator"));
   }
   std::unique_ptr<StateFolder> folder(new StateFolder(path, fd));
-  for (const char* sub : {kJobs, kIncoming}) RETURN_IF_ERROR(MakeDirectories(absl::StrCat(path, sub)));
+  for (const char* sub : {kJobs, kIncoming}) {
+    const std::string inner = absl::StrCat(path, sub);
+    if (mkdir(inner.c_str(), 0700) != 0 && errno != EEXIST) return ErrnoStatus(errno, "cannot create directory", inner);
+  }
   RETURN_IF_ERROR(FlushDirectory(path));
   return folder;
 }
@@ -73,10 +78,11 @@ void StateFolder::Remove(const std::string& path) const { unlink(path.c_str()); 
 void StateFolder::Sweep(const std::set<std::string>& known) const {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(absl::StrCat(path_, kIncoming), error)) {
-    Remove(entry.path().string());
+    if (entry.is_regular_file(error)) Remove(entry.path().string());
   }
   std::vector<std::filesystem::path> empty;
   for (const auto& job : std::filesystem::directory_iterator(absl::StrCat(path_, kJobs), error)) {
+    if (NumberOfJobId(job.path().filename().string()) < 0) continue;
     bool used = false;
     for (const auto& file : std::filesystem::directory_iterator(job.path(), error)) {
       const std::string name = file.path().filename().string();

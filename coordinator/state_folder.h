@@ -15,7 +15,7 @@ namespace lockstep {
 
 class StateFolder {
  public:
-  // Creates it (readable by its owner alone). FailedPrecondition: another coordinator uses it.
+  // Creates it, readable by its owner alone, unless it exists. FailedPrecondition: another coordinator uses it.
   static absl::StatusOr<std::unique_ptr<StateFolder>> Open(const std::string& path);
   ~StateFolder();
   StateFolder(const StateFolder&) = delete;
@@ -31,7 +31,8 @@ class StateFolder {
   absl::Status Adopt(const std::string& incoming, const std::string& job_id, const std::string& file) const;
   // Forgets a file, if it is there.
   void Remove(const std::string& path) const;
-  // Removes what was being received, and every artifact's file that is not in `known` (as JOB/FILE), after a crash.
+  // Removes what was being received, and every file of a job that is neither its log nor in `known` (as JOB/FILE), after a
+  // crash. What no job of ours is called is left alone.
   void Sweep(const std::set<std::string>& known) const;
 
  private:

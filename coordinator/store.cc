@@ -1,11 +1,13 @@
 #include "coordinator/store.h"
 
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
-#include "coordinator/sqlite.h"
+#include "coordinator/store_database.h"
 
 namespace lockstep {
 namespace {
@@ -47,8 +49,8 @@ absl::Status CheckSchemaVersion(Database& database) {
   const int64_t found = row ? version.Integer(0) : 0;
   version.Reset();
   if (found > kSchemaVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("store: its schema is version ", found, ", this program knows up to ",
-                                                      kSchemaVersion, "; run the version that made it, or a later one"));
+    return absl::FailedPreconditionError(absl::StrCat("store: its schema is version ", found, ", this program knows up to ", kSchemaVersion,
+                                                      "; run the version that made it, or a later one"));
   }
   return absl::OkStatus();
 }
@@ -66,27 +68,27 @@ struct Store::Reader {
   Statement jobs, generation, members, artifacts, last_sequence, latest, by_kind, events, steps;
 };
 
-Store::Store(std::unique_ptr<Writer> writer, std::unique_ptr<Reader> reader)
-    : writer_(std::move(writer)), reader_(std::move(reader)) {}
+Store::Store(std::unique_ptr<Writer> writer, std::unique_ptr<Reader> reader) : writer_(std::move(writer)), reader_(std::move(reader)) {}
 Store::~Store() = default;
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
   ASSIGN_OR_RETURN(Database write, Database::Open(path));
-  RETURN_IF_ERROR(CheckSchemaVersion(write));
+  RETURN_IF_ERROR(Annotate(CheckSchemaVersion(write), path));
   RETURN_IF_ERROR(write.Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF"));
   RETURN_IF_ERROR(write.Execute(absl::StrCat("BEGIN; ", kSchema, "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  RETURN_IF_ERROR(FlushDirectory(folder.empty() ? "." : folder));
   ASSIGN_OR_RETURN(Database read, Database::Open(path));
 
   auto w = std::make_unique<Writer>(Writer{std::move(write)});
-  const std::pair<Statement*, const char*> writes[] = {
-      {&w->begin, "BEGIN IMMEDIATE"},
-      {&w->commit, "COMMIT"},
-      {&w->rollback, "ROLLBACK"},
-      {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
-      {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?)"},
-      {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?)"},
-      {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
-      {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"}};
+  const std::pair<Statement*, const char*> writes[] = {{&w->begin, "BEGIN IMMEDIATE"},
+                                                       {&w->commit, "COMMIT"},
+                                                       {&w->rollback, "ROLLBACK"},
+                                                       {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
+                                                       {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?)"},
+                                                       {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?)"},
+                                                       {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
+                                                       {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"}};
   for (const auto& [statement, sql] : writes) {
     ASSIGN_OR_RETURN(*statement, w->database.Prepare(sql));
   }
@@ -263,8 +265,7 @@ absl::Status Store::LoadGeneration(StoredJob& job) const {
   generation.secret = newest.Bytes(3);
   generation.created_unix_ms = newest.Integer(4);
   newest.Reset();
-  if (!known)
-    return absl::DataLossError(absl::StrCat("store: a generation of job ", job.record.id, " has a role that does not exist"));
+  if (!known) return absl::DataLossError(absl::StrCat("store: a generation of job ", job.record.id, " has a role that does not exist"));
   Statement& members = reader_->members.Bind(1, job.record.id).Bind(2, static_cast<int64_t>(generation.number));
   for (;;) {
     ASSIGN_OR_RETURN(const bool row, members.Step());

@@ -1,4 +1,4 @@
-#include "coordinator/sqlite.h"
+#include "coordinator/store_database.h"
 
 #include "absl/strings/str_cat.h"
 
@@ -65,14 +65,12 @@ absl::Status Statement::Run() {
 
 std::string Statement::Bytes(int column) const {
   const auto* data = static_cast<const char*>(sqlite3_column_blob(statement_.get(), column));
-  return data == nullptr ? std::string()
-                         : std::string(data, static_cast<size_t>(sqlite3_column_bytes(statement_.get(), column)));
+  return data == nullptr ? std::string() : std::string(data, static_cast<size_t>(sqlite3_column_bytes(statement_.get(), column)));
 }
 
 absl::StatusOr<Database> Database::Open(const std::string& path) {
   sqlite3* handle = nullptr;
-  const int code =
-      sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int code = sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   Database database(handle);
   if (code != SQLITE_OK) {
     if (handle == nullptr) return absl::ResourceExhaustedError("store: no memory for SQLite");
@@ -91,8 +89,7 @@ absl::Status Database::Execute(const std::string& sql) {
 
 absl::StatusOr<Statement> Database::Prepare(const std::string& sql) {
   sqlite3_stmt* raw = nullptr;
-  const int code =
-      sqlite3_prepare_v3(handle_.get(), sql.c_str(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
+  const int code = sqlite3_prepare_v3(handle_.get(), sql.c_str(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
   if (code != SQLITE_OK) return ToStatus(code, handle_.get());
   Statement statement;
   statement.statement_.reset(raw);

@@ -1,0 +1,24 @@
+#pragma once
+// The coordinator at one moment, for /metrics and the page. Plain data.
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "proto/lockstep.pb.h"
+
+namespace lockstep {
+
+struct Snapshot {
+  struct JobFigures {
+    v1::JobStatus status;
+    v1::PhaseSeconds phases;  // sums over the steps that this coordinator took in
+    uint64_t samples = 0;
+  };
+  std::map<v1::JobState, uint64_t> jobs_by_state;
+  std::vector<JobFigures> jobs;  // newest first, a bounded number
+  std::vector<v1::WorkerStatus> workers;
+  bool durable = true;  // false: the store is poisoned
+};
+
+}  // namespace lockstep
