@@ -7,6 +7,7 @@
 #   make lint        clang's thread-safety analysis, clang-tidy, formatting      make format   mend the formatting
 #   make asan tsan   the fast tier under sanitizers
 #   make setup       only install                  make clean       only delete what was built
+.NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-all demo bench lint format asan tsan clean
 
