@@ -67,7 +67,8 @@ absl::StatusOr<int> Conversation::WaitForPlan(const std::string& job_id) {
   RunView view{v1::Job()};
   // Told by its own word, for any other error might come from the stream.
   bool planned = false;
-  JobWatcher watcher(client_, job_id, 0, WatchOptions());
+  const RealClock clock;
+  JobWatcher watcher(client_, job_id, 0, WatchOptions(), clock);
   const absl::Status status = watcher.Run(
       [&](const v1::Event& event) {
         view.Apply(event);
@@ -108,7 +109,8 @@ absl::StatusOr<int> Conversation::WatchJob(const std::string& job_id, uint64_t a
 }
 
 absl::Status Conversation::WatchAsJson(const std::string& job_id, uint64_t after_sequence) {
-  JobWatcher watcher(client_, job_id, after_sequence, WatchOptions());
+  const RealClock clock;
+  JobWatcher watcher(client_, job_id, after_sequence, WatchOptions(), clock);
   return watcher.Run(
       [](const v1::Event& event) {
         std::cout << ToJson(event).dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;

@@ -34,7 +34,8 @@ class CoordinatorClientTest : public testing::Test {
     WatchOptions options;
     options.first_pause = absl::Milliseconds(1);
     options.patience = absl::Seconds(2);
-    JobWatcher watcher(client_, "job-1", after, options);
+    const RealClock clock;
+    JobWatcher watcher(client_, "job-1", after, options, clock);
     Watched watched;
     watched.status = watcher.Run(
         [&](const v1::Event& event) {
@@ -117,9 +118,31 @@ TEST_F(CoordinatorClientTest, WatchGivesUpWhenPatienceIsOut) {
   WatchOptions options;
   options.first_pause = absl::Milliseconds(1);
   options.patience = absl::Milliseconds(20);
-  JobWatcher watcher(client_, "job-1", 0, options);
+  const RealClock clock;
+  JobWatcher watcher(client_, "job-1", 0, options, clock);
   const absl::Status status = watcher.Run([](const v1::Event&) { return absl::OkStatus(); }, [](const std::string&) {});
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(CoordinatorClientTest, PatienceIsForOutagesAndNotForLongSteps) {
+  service_.AddState(v1::RUNNING);
+  service_.AddSteps(1, 2);
+  service_.AddState(v1::DONE);
+  service_.DropWatchAfter({2});
+  ManualClock clock;
+  WatchOptions options;
+  options.first_pause = absl::Milliseconds(1);
+  JobWatcher watcher(client_, "job-1", 0, options, clock);
+  int events = 0;
+  const absl::Status status = watcher.Run(
+      [&](const v1::Event&) {
+        // An hour without news before the connection breaks.
+        if (++events == 2) clock.Advance(absl::Hours(1));
+        return absl::OkStatus();
+      },
+      [](const std::string&) {});
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(events, 4);
 }
 
 TEST_F(CoordinatorClientTest, StopEndsCallsUnderWayAndToCome) {

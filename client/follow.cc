@@ -8,7 +8,8 @@ namespace lockstep {
 
 absl::Status Follow(CoordinatorClient& client, const std::string& job_id, uint64_t after_sequence, RunView& view, Progress& progress,
                     StepLog* step_log) {
-  JobWatcher watcher(client, job_id, after_sequence, WatchOptions());
+  const RealClock clock;
+  JobWatcher watcher(client, job_id, after_sequence, WatchOptions(), clock);
   return watcher.Run(
       [&](const v1::Event& event) {
         view.Apply(event);

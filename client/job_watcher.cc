@@ -4,22 +4,23 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "client/run_view.h"
 #include "rpc/status.h"
 
 namespace lockstep {
 
-JobWatcher::JobWatcher(CoordinatorClient& client, std::string job_id, uint64_t after_sequence, const WatchOptions& options)
-    : client_(client), job_id_(std::move(job_id)), options_(options), last_sequence_(after_sequence) {}
+JobWatcher::JobWatcher(CoordinatorClient& client, std::string job_id, uint64_t after_sequence, const WatchOptions& options,
+                       const Clock& clock)
+    : client_(client), job_id_(std::move(job_id)), options_(options), clock_(clock), last_sequence_(after_sequence) {}
 
 absl::Status JobWatcher::Run(absl::FunctionRef<absl::Status(const v1::Event&)> event, absl::FunctionRef<void(const std::string&)> message) {
   bool ended = false;
   bool lost = false;
   absl::Duration pause = options_.first_pause;
-  absl::Time give_up = absl::Now() + options_.patience;
+  absl::Time give_up = clock_.Now() + options_.patience;
   for (;;) {
+    const absl::Time began = clock_.Now();
     absl::Status taken;
     const absl::Status status = client_.Watch(job_id_, last_sequence_, [&](const v1::Event& next) {
       if (next.sequence() <= last_sequence_) return absl::OkStatus();
@@ -30,7 +31,7 @@ absl::Status JobWatcher::Run(absl::FunctionRef<absl::Status(const v1::Event&)> e
       if (lost) message("connected to the coordinator again");
       lost = false;
       pause = options_.first_pause;
-      give_up = absl::Now() + options_.patience;
+      give_up = clock_.Now() + options_.patience;
       last_sequence_ = next.sequence();
       ended = ended || (next.has_state() && HasEnded(next.state().state()));
       return taken = event(next);
@@ -38,7 +39,12 @@ absl::Status JobWatcher::Run(absl::FunctionRef<absl::Status(const v1::Event&)> e
     RETURN_IF_ERROR(taken);
     if (status.ok() && ended) return absl::OkStatus();
     if (!status.ok() && !IsRetryable(status)) return status;
-    if (absl::Now() >= give_up) {
+    if (clock_.Now() - began >= options_.connected_after) {
+      lost = false;
+      pause = options_.first_pause;
+      give_up = clock_.Now() + options_.patience;
+    }
+    if (clock_.Now() >= give_up) {
       return status.ok() ? absl::UnavailableError(absl::StrCat("the coordinator says nothing more of job ", job_id_)) : status;
     }
     if (!lost && !status.ok()) {

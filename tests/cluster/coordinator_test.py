@@ -25,11 +25,23 @@ class CoordinatorTest(harness.ClusterTest):
         self.assertEqual([entry["job_id"] for entry in cluster.json("list")], [job])
         cluster.succeed("download", job, "--out", self.path("a.keras"))
         self.succeed("evaluate", self.path("a.keras"), "--data", harness.VALIDATION, "--batch", 8)
-        self.assertIn("0.0 ", cluster.succeed("logs", job).out + "0.0 ")
         for command in (("list",), ("describe", job), ("workers",), ("version",), ("watch", job)):
             self.assertNotEqual(cluster.succeed(*command).out, "")
+        by_environment = {**self.environment, "LOCKSTEP_COORDINATOR": cluster.address, "LOCKSTEP_TOKEN": harness.TOKEN}
+        self.assertIn(job, self.succeed("list", env=by_environment).out)
         workers = cluster.json("workers")
         self.assertEqual([worker["state"] for worker in workers], ["connected"])
+
+    def test_logs(self):
+        pictures = self.path("pictures")
+        shutil.copytree(harness.TRAIN, pictures)
+        with open(os.path.join(pictures, sorted(os.listdir(pictures))[0], "empty.jpg"), "wb"):
+            pass
+        cluster = harness.RunningCluster(self)
+        job = cluster.submit("--batch", 16, "--epochs", 1, "--skip-bad", 1, pictures=pictures)
+        cluster.succeed("watch", job)
+        lines = cluster.succeed("logs", job, "--follow").out.splitlines()
+        self.assertTrue(any(line.startswith("1.0 ") and "empty.jpg" in line for line in lines), lines)
 
     def test_workers_as_on_several_hosts_have_the_same_bits(self):
         alone = self.fit("alone", "--virtual-replicas", 4, "--seed", 5, epochs=2)

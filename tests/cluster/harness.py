@@ -191,8 +191,8 @@ class RunningCluster:
     def json(self, command, *arguments):
         return json.loads(self.succeed(command, *arguments, "--json").out)
 
-    def submit(self, *arguments, archive="tiny.keras"):
-        return self.succeed("submit", model(archive), "--train", TRAIN, *arguments).out.strip()
+    def submit(self, *arguments, archive="tiny.keras", pictures=TRAIN):
+        return self.succeed("submit", model(archive), "--train", pictures, *arguments).out.strip()
 
     def state(self, job):
         return self.json("describe", job)["state"]
