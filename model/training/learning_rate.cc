@@ -17,60 +17,55 @@ const std::vector<std::string>& KnownSchedules() {
   return known;
 }
 
-template <typename T>
-T Polynomial(const LearningRate& rate, T step) {
-  T steps = static_cast<T>(rate.decay_steps);
+float Polynomial(const LearningRate& rate, float step) {
+  float steps = static_cast<float>(rate.decay_steps);
   if (rate.cycle) {
-    const T multiplier = step == 0 ? T{1} : std::ceil(step / static_cast<T>(rate.decay_steps));
+    const float multiplier = step == 0 ? 1.0f : std::ceil(step / static_cast<float>(rate.decay_steps));
     steps *= multiplier;
   } else {
     step = std::min(step, steps);
   }
-  const T p = step / steps, initial = static_cast<T>(rate.initial), end = static_cast<T>(rate.end);
-  return (initial - end) * std::pow(1 - p, static_cast<T>(rate.power)) + end;
+  const float p = step / steps, initial = static_cast<float>(rate.initial), end = static_cast<float>(rate.end);
+  return (initial - end) * std::pow(1 - p, static_cast<float>(rate.power)) + end;
 }
 
-template <typename T>
-T CosineFrom(const LearningRate& rate, T step, T from) {
-  const T cosine = T{0.5} * (T{1} + std::cos(std::numbers::pi_v<T> * (step / static_cast<T>(rate.decay_steps))));
-  return from * (static_cast<T>(1 - rate.alpha) * cosine + static_cast<T>(rate.alpha));
+float CosineFrom(const LearningRate& rate, float step, float from) {
+  const float cosine = 0.5f * (1.0f + std::cos(std::numbers::pi_v<float> * (step / static_cast<float>(rate.decay_steps))));
+  return from * (static_cast<float>(1 - rate.alpha) * cosine + static_cast<float>(rate.alpha));
 }
 
-template <typename T>
-T Cosine(const LearningRate& rate, T step) {
-  const T initial = static_cast<T>(rate.initial), steps = static_cast<T>(rate.decay_steps);
+float Cosine(const LearningRate& rate, float step) {
+  const float initial = static_cast<float>(rate.initial), steps = static_cast<float>(rate.decay_steps);
   if (!rate.warmup_target) return CosineFrom(rate, std::min(step, steps), initial);
-  const T warmup = static_cast<T>(rate.warmup_steps), target = static_cast<T>(*rate.warmup_target);
+  const float warmup = static_cast<float>(rate.warmup_steps), target = static_cast<float>(*rate.warmup_target);
   step = std::min(step, steps + warmup);
   if (step < warmup) return (target - initial) * (step / warmup) + initial;
   return CosineFrom(rate, step - warmup, target);
 }
 
 // Loshchilov and Hutter, "SGDR" (2016): each period is t_mul times as long as the one before it, and begins m_mul times as high.
-template <typename T>
-T CosineRestarts(const LearningRate& rate, T step) {
-  const T t_mul = static_cast<T>(rate.t_mul), alpha = static_cast<T>(rate.alpha);
-  T fraction = step / static_cast<T>(rate.decay_steps);
-  T restarts;
+float CosineRestarts(const LearningRate& rate, float step) {
+  const float t_mul = static_cast<float>(rate.t_mul), alpha = static_cast<float>(rate.alpha);
+  float fraction = step / static_cast<float>(rate.decay_steps);
+  float restarts;
   if (t_mul == 1) {
     restarts = std::floor(fraction);
     fraction -= restarts;
   } else {
-    restarts = std::floor(std::log(T{1} - fraction * (T{1} - t_mul)) / std::log(t_mul));
-    const T before = (T{1} - std::pow(t_mul, restarts)) / (T{1} - t_mul);
+    restarts = std::floor(std::log(1.0f - fraction * (1.0f - t_mul)) / std::log(t_mul));
+    const float before = (1.0f - std::pow(t_mul, restarts)) / (1.0f - t_mul);
     fraction = (fraction - before) / std::pow(t_mul, restarts);
   }
-  const T height = T{0.5} * std::pow(static_cast<T>(rate.m_mul), restarts);
-  const T cosine = height * (T{1} + std::cos(std::numbers::pi_v<T> * fraction));
-  return static_cast<T>(rate.initial) * ((1 - alpha) * cosine + alpha);
+  const float height = 0.5f * std::pow(static_cast<float>(rate.m_mul), restarts);
+  const float cosine = height * (1.0f + std::cos(std::numbers::pi_v<float> * fraction));
+  return static_cast<float>(rate.initial) * ((1 - alpha) * cosine + alpha);
 }
 
-template <typename T>
-T Piecewise(const LearningRate& rate, int64_t steps) {
+float Piecewise(const LearningRate& rate, int64_t steps) {
   size_t piece = 0;
   // Keras casts boundaries to the step's type, whole numbers.
   while (piece < rate.boundaries.size() && steps > static_cast<int64_t>(rate.boundaries[piece])) ++piece;
-  return static_cast<T>(rate.values[piece]);
+  return static_cast<float>(rate.values[piece]);
 }
 
 void ReadDecay(ConfigFields& fields, LearningRate& rate) {
@@ -116,25 +111,21 @@ LearningRate LearningRate::Constant(double value) {
   return rate;
 }
 
-template <typename T>
-T LearningRate::At(int64_t steps) const {
-  const T step = static_cast<T>(steps), start = static_cast<T>(initial), rate = static_cast<T>(decay_rate);
-  T periods = step / static_cast<T>(decay_steps);
+float LearningRate::At(int64_t steps) const {
+  const float step = static_cast<float>(steps), start = static_cast<float>(initial), rate = static_cast<float>(decay_rate);
+  float periods = step / static_cast<float>(decay_steps);
   if (staircase) periods = std::floor(periods);
   switch (kind) {
     case Kind::kConstant: return start;
     case Kind::kExponentialDecay: return start * std::pow(rate, periods);
-    case Kind::kInverseTimeDecay: return start / (T{1} + rate * periods);
+    case Kind::kInverseTimeDecay: return start / (1.0f + rate * periods);
     case Kind::kPolynomialDecay: return Polynomial(*this, step);
     case Kind::kCosineDecay: return Cosine(*this, step);
     case Kind::kCosineDecayRestarts: return CosineRestarts(*this, step);
-    case Kind::kPiecewiseConstantDecay: return Piecewise<T>(*this, steps);
+    case Kind::kPiecewiseConstantDecay: return Piecewise(*this, steps);
   }
   return start;
 }
-
-template float LearningRate::At(int64_t) const;
-template double LearningRate::At(int64_t) const;
 
 LearningRate ReadLearningRate(const Json& value, const std::string& where, Problems& problems) {
   LearningRate rate;

@@ -38,9 +38,9 @@ struct LearningRate {
   // Keras only lets a plain number be set during training.
   bool settable() const { return kind == Kind::kConstant; }
 
-  // In T's precision, operation by operation as Keras does it, of the step that begins after `steps` steps. REQUIRES: a schedule.
-  template <typename T>
-  T At(int64_t steps) const;
+  // Of the step that begins after `steps` steps, operation by operation as Keras does it: on TensorFlow its schedules compute in float32
+  // whatever the model's type.
+  float At(int64_t steps) const;
 };
 
 // A number, or a schedule's serialized object.

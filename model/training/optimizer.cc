@@ -47,7 +47,8 @@ void Optimizer<T>::Initialize(const OptimizerState<T>& state) const {
   state.scalars->learning_rate = static_cast<T>(config_.learning_rate.initial);
   for (T* slot : state.slots) std::fill(slot, slot + elements_, T{0});
   if (config_.kind != OptimizerKind::kAdagrad) return;
-  const T start = static_cast<T>(config_.initial_accumulator_value);
+  // Keras's constant initializer casts the number, which goes through float32.
+  const T start = static_cast<T>(static_cast<float>(config_.initial_accumulator_value));
   for (const OptimizerVariable& variable : variables_) std::fill_n(Slot(state, first_, variable), variable.count, start);
 }
 
@@ -59,7 +60,7 @@ int64_t Optimizer<T>::Updates(const OptimizerScalars& scalars) const {
 template <typename T>
 T Optimizer<T>::LearningRate(const OptimizerScalars& scalars) const {
   if (config_.learning_rate.settable()) return static_cast<T>(scalars.learning_rate);
-  return config_.learning_rate.template At<T>(scalars.iterations);
+  return config_.learning_rate.At(scalars.iterations);
 }
 
 // True if this step updates: the gradient is then the mean of those that were accumulated.
@@ -118,7 +119,7 @@ void Optimizer<T>::Update(absl::Span<T> parameters, absl::Span<const T> gradient
   for (const OptimizerVariable& variable : variables_) {
     T* const parameter = parameters.data() + variable.offset;
     if (config_.weight_decay) {
-      DecayWeights(static_cast<T>(*config_.weight_decay), step.learning_rate, parameter, variable.count);
+      DecayWeights(*config_.weight_decay, step.learning_rate, parameter, variable.count);
     }
     UpdateVariable(config_, step,
                    VariableView<T>{variable.count, parameter, gradients.data() + variable.offset, Slot(state, first_, variable),

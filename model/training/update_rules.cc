@@ -8,9 +8,15 @@ namespace {
 
 using Kind = OptimizerKind;
 
+// keras.ops.cast of a Python number goes through TensorFlow's default type, float32, even on its way to float64.
+template <typename T>
+T Cast(double number) {
+  return static_cast<T>(static_cast<float>(number));
+}
+
 template <typename T>
 void Sgd(const OptimizerConfig& config, const StepConstants<T>& step, const VariableView<T>& v) {
-  const T rate = step.learning_rate, momentum = static_cast<T>(config.momentum);
+  const T rate = step.learning_rate, momentum = Cast<T>(config.momentum);
   T* const w = v.parameter;
   T* const m = v.first;
   const T* const g = v.gradient;
@@ -70,8 +76,8 @@ void Rmsprop(const OptimizerConfig& config, const StepConstants<T>& step, const 
 template <typename T, bool kAmsgrad>
 void Adam(const OptimizerConfig& config, const StepConstants<T>& step, const VariableView<T>& v) {
   const T update = static_cast<T>(step.update);
-  const T beta_1_power = std::pow(static_cast<T>(config.beta_1), update);
-  const T beta_2_power = std::pow(static_cast<T>(config.beta_2), update);
+  const T beta_1_power = std::pow(Cast<T>(config.beta_1), update);
+  const T beta_2_power = std::pow(Cast<T>(config.beta_2), update);
   const T alpha = step.learning_rate * std::sqrt(1 - beta_2_power) / (1 - beta_1_power);
   const T fresh_1 = static_cast<T>(1 - config.beta_1), fresh_2 = static_cast<T>(1 - config.beta_2);
   const T epsilon = static_cast<T>(config.epsilon);
@@ -91,8 +97,8 @@ void Adam(const OptimizerConfig& config, const StepConstants<T>& step, const Var
 
 template <typename T>
 void Nadam(const OptimizerConfig& config, const StepConstants<T>& step, const VariableView<T>& v) {
-  const T now = static_cast<T>(step.update), next = static_cast<T>(step.update + 1), decay = static_cast<T>(0.96);
-  const T beta_1 = static_cast<T>(config.beta_1), beta_2 = static_cast<T>(config.beta_2);
+  const T now = static_cast<T>(step.update), next = static_cast<T>(step.update + 1), decay = Cast<T>(0.96);
+  const T beta_1 = Cast<T>(config.beta_1), beta_2 = Cast<T>(config.beta_2);
   const T u = beta_1 * (1 - T{0.5} * std::pow(decay, now)), u_next = beta_1 * (1 - T{0.5} * std::pow(decay, next));
   const T left_now = 1 - step.u_product, left_next = 1 - step.u_product * u_next, left_2 = 1 - std::pow(beta_2, now);
   const T fresh_1 = 1 - beta_1, fresh_2 = 1 - beta_2, rest = 1 - u;
@@ -111,7 +117,7 @@ void Nadam(const OptimizerConfig& config, const StepConstants<T>& step, const Va
 
 template <typename T>
 void Adamax(const OptimizerConfig& config, const StepConstants<T>& step, const VariableView<T>& v) {
-  const T left = 1 - std::pow(static_cast<T>(config.beta_1), static_cast<T>(step.update));
+  const T left = 1 - std::pow(Cast<T>(config.beta_1), static_cast<T>(step.update));
   const T fresh = static_cast<T>(1 - config.beta_1), beta_2 = static_cast<T>(config.beta_2);
   const T rate = step.learning_rate, epsilon = static_cast<T>(config.epsilon);
   T* const w = v.parameter;
@@ -155,7 +161,7 @@ void Adadelta(const OptimizerConfig& config, const StepConstants<T>& step, const
 
 template <typename T>
 void Lion(const OptimizerConfig& config, const StepConstants<T>& step, const VariableView<T>& v) {
-  const T rate = step.learning_rate, beta_1 = static_cast<T>(config.beta_1), beta_2 = static_cast<T>(config.beta_2);
+  const T rate = step.learning_rate, beta_1 = Cast<T>(config.beta_1), beta_2 = Cast<T>(config.beta_2);
   const T fresh_1 = 1 - beta_1, fresh_2 = 1 - beta_2;
   T* const w = v.parameter;
   T* const m = v.first;
@@ -191,8 +197,9 @@ void UpdateVariable(const OptimizerConfig& config, const StepConstants<T>& step,
 }
 
 template <typename T>
-void DecayWeights(T weight_decay, T learning_rate, T* parameter, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) parameter[i] -= parameter[i] * weight_decay * learning_rate;
+void DecayWeights(double weight_decay, T learning_rate, T* parameter, int64_t count) {
+  const T decay = Cast<T>(weight_decay);
+  for (int64_t i = 0; i < count; ++i) parameter[i] -= parameter[i] * decay * learning_rate;
 }
 
 template <typename T>
@@ -214,7 +221,7 @@ template float NextUProduct(const OptimizerConfig&, float, int64_t);
 template double NextUProduct(const OptimizerConfig&, double, int64_t);
 template void UpdateVariable(const OptimizerConfig&, const StepConstants<float>&, const VariableView<float>&);
 template void UpdateVariable(const OptimizerConfig&, const StepConstants<double>&, const VariableView<double>&);
-template void DecayWeights(float, float, float*, int64_t);
+template void DecayWeights(double, float, float*, int64_t);
 template void DecayWeights(double, double, double*, int64_t);
 template double SumOfSquares(const float*, int64_t);
 template double SumOfSquares(const double*, int64_t);

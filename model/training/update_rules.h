@@ -37,7 +37,7 @@ void UpdateVariable(const OptimizerConfig& config, const StepConstants<T>& step,
 
 // parameter -= parameter · weight_decay · learning_rate.
 template <typename T>
-void DecayWeights(T weight_decay, T learning_rate, T* parameter, int64_t count);
+void DecayWeights(double weight_decay, T learning_rate, T* parameter, int64_t count);
 
 // In float64, in eight fixed lanes: the same bits whatever the vectors' width.
 template <typename T>
@@ -47,7 +47,7 @@ extern template float NextUProduct(const OptimizerConfig&, float, int64_t);
 extern template double NextUProduct(const OptimizerConfig&, double, int64_t);
 extern template void UpdateVariable(const OptimizerConfig&, const StepConstants<float>&, const VariableView<float>&);
 extern template void UpdateVariable(const OptimizerConfig&, const StepConstants<double>&, const VariableView<double>&);
-extern template void DecayWeights(float, float, float*, int64_t);
+extern template void DecayWeights(double, float, float*, int64_t);
 extern template void DecayWeights(double, double, double*, int64_t);
 extern template double SumOfSquares(const float*, int64_t);
 extern template double SumOfSquares(const double*, int64_t);

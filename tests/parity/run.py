@@ -14,7 +14,8 @@ def main() -> int:
         print(f"{sys.executable} has no {', '.join(missing)}; run `make setup`, or name a Python that has them with -DLOCKSTEP_PYTHON=…")
         return 1
     os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0", CUDA_VISIBLE_DEVICES="")
-    os.environ["LOCKSTEP_MODEL_PROBE"] = sys.argv[1]
+    probe = pathlib.Path(sys.argv[1])
+    os.environ[f"LOCKSTEP_{probe.name.upper()}"] = str(probe)
     here = pathlib.Path(__file__).parent
     sys.path.insert(0, str(here))
     sys.dont_write_bytecode = True
