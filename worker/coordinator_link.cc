@@ -10,8 +10,11 @@
 namespace lockstep {
 namespace {
 
-constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
-constexpr absl::Duration kLongestPause = absl::Seconds(2);
+// Between two streams to a coordinator that is there.
+constexpr absl::Duration kPause = absl::Milliseconds(500);
+// A channel's own back-off says when to connect. How often to look up from waiting for it, and when to ask for the reason again.
+constexpr absl::Duration kGlance = absl::Milliseconds(100);
+constexpr absl::Duration kSayAgain = absl::Seconds(10);
 constexpr absl::Duration kGoodbyeTimeout = absl::Seconds(2);
 // For the other side to end a stream after our last word.
 constexpr absl::Duration kCloseTimeout = absl::Seconds(1);
@@ -28,7 +31,8 @@ CoordinatorLink::CoordinatorLink(CoordinatorLinkOptions options, Bell* bell, Out
       supervisor_(supervisor),
       on_connected_(std::move(on_connected)),
       on_refused_(std::move(on_refused)),
-      stub_(v1::Cluster::NewStub(MakeChannel(options_.coordinator, options_.channel))),
+      channel_(MakeChannel(options_.coordinator, options_.channel)),
+      stub_(v1::Cluster::NewStub(channel_)),
       thread_([this] { Run(); }) {}
 
 CoordinatorLink::~CoordinatorLink() { End(/*goodbye=*/false); }
@@ -58,8 +62,7 @@ bool CoordinatorLink::leaving() const {
 }
 
 void CoordinatorLink::Run() {
-  absl::Duration pause = kFirstPause;
-  bool away = false;
+  std::string away;  // why, as logged
   while (!leaving()) {
     const absl::Status ended = AttendOnce();
     if (leaving()) return;
@@ -67,17 +70,27 @@ void CoordinatorLink::Run() {
       on_refused_(ended);
       return;
     }
-    bool was_connected;
     {
       absl::MutexLock lock(&mutex_);
-      was_connected = answered_;
+      if (answered_) away.clear();
     }
-    if (was_connected) pause = kFirstPause;
-    if (was_connected || !away) LOG_WARNING("coordinator=%s state=away reason=\"%s\"", options_.coordinator, ended.ToString());
-    away = true;
-    const absl::Time until = absl::Now() + pause;
+    if (away != ended.message()) {
+      away = std::string(ended.message());
+      LOG_WARNING("coordinator=%s state=away reason=\"%s\"", options_.coordinator, ended.ToString());
+    }
+    AwaitChannel();
+  }
+}
+
+void CoordinatorLink::AwaitChannel() {
+  if (channel_->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
+    // It is there and did not want us.
+    const absl::Time until = absl::Now() + kPause;
     while (!leaving() && absl::Now() < until) bell_->Await(until - absl::Now());
-    pause = std::min(pause * 2, kLongestPause);
+    return;
+  }
+  const absl::Time until = absl::Now() + kSayAgain;
+  while (!leaving() && absl::Now() < until && !channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + kGlance))) {
   }
 }
 

@@ -1,7 +1,7 @@
 #pragma once
-// The worker's line to the coordinator: one Attend stream, opened again with back-off whenever it breaks. Reports go out at
-// every heartbeat and at once when the outbox is urgent, one at a time: the next waits for the last one's acknowledgement.
-// Orders go to the supervisor as they come.
+// The worker's line to the coordinator: one Attend stream, opened again whenever it breaks, as soon as the channel is connected (which
+// backs off, rpc/channel.h). Reports go out at every heartbeat and at once when the outbox is urgent, one at a time: the next waits for the
+// last one's acknowledgement. Orders go to the supervisor as they come.
 //
 // Thread-safe. While the coordinator is away nothing is stopped: the supervisor keeps to the last orders.
 
@@ -58,6 +58,8 @@ class CoordinatorLink {
   void Run();
   void End(bool goodbye);
   absl::Status AttendOnce();
+  // Returns when it is worth to try again.
+  void AwaitChannel();
   void ReadOrders(Stream* stream);
   void SendReports(Stream* stream);
   void SayGoodbye(Stream* stream);
@@ -75,6 +77,7 @@ class CoordinatorLink {
   Supervisor* const supervisor_;
   const std::function<void()> on_connected_;
   const std::function<void(absl::Status)> on_refused_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Cluster::Stub> stub_;
 
   // Of the attending thread alone.

@@ -22,7 +22,6 @@ extern char** environ;
 namespace lockstep {
 namespace {
 
-constexpr absl::Duration kPatience = absl::Seconds(20);
 constexpr absl::Duration kBetweenLooks = absl::Milliseconds(5);
 
 std::vector<char*> Pointers(std::vector<std::string>* strings) {
@@ -42,8 +41,8 @@ TemporaryFolder::TemporaryFolder() {
 
 TemporaryFolder::~TemporaryFolder() { std::filesystem::remove_all(path_); }
 
-bool Eventually(const std::function<bool()>& condition) {
-  const absl::Time deadline = absl::Now() + kPatience;
+bool Eventually(const std::function<bool()>& condition, absl::Duration patience) {
+  const absl::Time deadline = absl::Now() + patience;
   while (!condition()) {
     if (absl::Now() > deadline) return false;
     absl::SleepFor(kBetweenLooks);

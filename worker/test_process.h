@@ -48,8 +48,8 @@ class TestProcess {
   std::optional<int> ended_;
 };
 
-// Waits, looking every few milliseconds, for what has no event to wait for. False after 20 seconds.
-bool Eventually(const std::function<bool()>& condition);
+// Waits, looking every few milliseconds, for what has no event to wait for. False after `patience`.
+bool Eventually(const std::function<bool()>& condition, absl::Duration patience = absl::Seconds(20));
 // A process that is gone, or only waits to be reaped.
 bool IsGone(pid_t pid);
 

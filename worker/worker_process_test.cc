@@ -7,6 +7,7 @@
 
 #include <filesystem>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -108,6 +109,16 @@ TEST_F(WorkerProcess, WhileTheCoordinatorIsAwayTrainersGoOnAndWhatEndedIsToldLat
   EXPECT_EQ(report.trainers(0).pid(), before.pid()) << "restarted";
   EXPECT_EQ(coordinator_.ProcessesOf("a"), 1U);
   EXPECT_EQ(coordinator_.ProcessesOf("b"), 1U);
+}
+
+TEST_F(WorkerProcess, FindsACoordinatorThatStartsAfterItWithinSeconds) {
+  coordinator_.Stop();
+  const TestWorker worker = Worker();
+  ASSERT_TRUE(Eventually([&] { return absl::StrContains(worker.Log(), "state=away"); }));
+  // Long enough for the pauses between attempts to have grown.
+  EXPECT_FALSE(Eventually([&] { return std::filesystem::exists(folder_ / "state/ready"); }, absl::Seconds(2)));
+  coordinator_.Start();
+  EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder_ / "state/ready"); }, absl::Seconds(4)));
 }
 
 TEST_F(WorkerProcess, ACancelIsHandedOnAndNothingIsKilled) {
