@@ -134,13 +134,16 @@ void EmbeddedCluster::WatchOver(const std::function<void(const absl::Status&)>& 
   died(wanted[1].revents != 0 ? Ended("the coordinator", *coordinator_) : Ended("the worker", *worker_));
 }
 
+void EmbeddedCluster::StopWatching() {
+  if (!watcher_.joinable()) return;
+  const uint64_t one = 1;
+  // A write to a fresh eventfd cannot fail.
+  [[maybe_unused]] const ssize_t written = write(stop_event_, &one, sizeof(one));
+  watcher_.join();
+}
+
 void EmbeddedCluster::Stop() {
-  if (watcher_.joinable()) {
-    const uint64_t one = 1;
-    // A write to a fresh eventfd cannot fail.
-    [[maybe_unused]] const ssize_t written = write(stop_event_, &one, sizeof(one));
-    watcher_.join();
-  }
+  StopWatching();
   // The worker first: it tells the coordinator that it leaves.
   if (worker_ != nullptr) worker_->Stop(kStopGrace);
   if (coordinator_ != nullptr) coordinator_->Stop(kStopGrace);

@@ -42,6 +42,8 @@ class EmbeddedCluster {
 
   // Calls `died` once, on another thread, if a program ends while it should not, with who, how, and its last lines.
   void OnDeath(std::function<void(const absl::Status&)> died);
+  // `died` is not called after this.
+  void StopWatching();
 
   // The programs end: asked first, killed after a while. Nothing runs any more when this returns.
   void Stop();

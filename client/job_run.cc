@@ -102,6 +102,9 @@ int Run::Execute() {
       if (exit_code == kExitDone) exit_code = kExitFailed;
     }
   }
+  // A connection that nobody looks after does not see the coordinator's goodbye, and the coordinator would wait for it.
+  if (cluster_ != nullptr) cluster_->StopWatching();
+  client_.reset();
   cluster_.reset();
   return exit_code;
 }
