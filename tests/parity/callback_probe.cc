@@ -22,8 +22,8 @@ Json RunCase(const Json& one) {
   const std::vector<MonitoredMetric> metrics = {{"loss", Direction::kDown}, {"accuracy", Direction::kUp}};
   const Monitor monitor = *MakeMonitor("test", "val_accuracy", one["mode"], one["min_delta"], metrics, /*has_validation=*/true);
   const EarlyStopping stopping(monitor, {one["patience"], NumberOrNull(one["baseline"]), one["restore_best"], one["start_from_epoch"]});
-  const ReduceOnPlateau plateau = *ReduceOnPlateau::Create(
-      monitor, {one["factor"], one["plateau_patience"], one["cooldown"], one["min_learning_rate"]});
+  const ReduceOnPlateau plateau =
+      *ReduceOnPlateau::Create(monitor, {one["factor"], one["plateau_patience"], one["cooldown"], one["min_learning_rate"]});
   const Best best(*MakeMonitor("test", "val_accuracy", one["mode"], 0, metrics, true));
   EarlyStoppingState stopping_state;
   ReduceOnPlateauState plateau_state;
