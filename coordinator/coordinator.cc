@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
@@ -128,7 +129,7 @@ absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
   if (moved) {
     ++decisions_;
     LOG_INFO("job=%s state=%s generation=%d reason=\"%s\"", job.record.id, v1::JobState_Name(job.record.state), job.record.generation,
-             job.record.reason);
+             absl::CEscape(job.record.reason));
   }
   if (HasEnded(job.record.state)) {
     unended_.erase(job.record.id);
