@@ -107,7 +107,7 @@ TEST(Reconcile, StartsOnceAndNeverTwoGenerationsAtATimeWhateverIsOrdered) {
     }
     std::vector<ActualTrainer> list;
     for (auto& [key, one] : actual) {
-      const bool is_wanted = std::any_of(wanted.begin(), wanted.end(), [&](const auto& order) { return order.key == key; });
+      const bool is_wanted = std::any_of(wanted.begin(), wanted.end(), [&key = key](const auto& order) { return order.key == key; });
       if (is_wanted) one.unwanted_since.reset();
       if (!is_wanted && !one.unwanted_since.has_value()) one.unwanted_since = now;
       list.push_back(one);
