@@ -46,7 +46,7 @@ void FakeCoordinator::Refuse(grpc::Status status) {
 }
 
 grpc::Status FakeCoordinator::Attend(grpc::ServerContext* context, grpc::ServerReaderWriter<v1::WorkerOrders, v1::WorkerReport>* stream) {
-  if (const grpc::Status allowed = Authorize(*context, kTestToken); !allowed.ok()) return allowed;
+  if (grpc::Status allowed = Authorize(*context, kTestToken); !allowed.ok()) return allowed;
   v1::WorkerReport report;
   while (stream->Read(&report)) {
     {

@@ -29,7 +29,7 @@ struct TrainerKey {
   v1::Role role = v1::ROLE_UNSPECIFIED;
   uint32_t rank = 0;
 
-  auto operator<=>(const TrainerKey&) const = default;
+  auto operator<=>(const TrainerKey&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 takes the default for a 0
   bool operator==(const TrainerKey&) const = default;
 };
 
