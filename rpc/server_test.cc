@@ -2,8 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "proto/lockstep.grpc.pb.h"
 #include "rpc/channel.h"
 #include "rpc/status.h"
@@ -22,8 +26,8 @@ class VersionService final : public v1::Lockstep::Service {
   }
 };
 
-absl::StatusOr<std::string> AskVersion(const std::string& address, const std::string& token) {
-  const auto stub = v1::Lockstep::NewStub(MakeChannel(address, {.token = token}));
+absl::StatusOr<std::string> AskVersion(const std::string& address, const ChannelOptions& options) {
+  const auto stub = v1::Lockstep::NewStub(MakeChannel(address, options));
   grpc::ClientContext context;
   SetDeadline(&context, absl::Seconds(10));
   v1::VersionResponse response;
@@ -36,10 +40,42 @@ TEST(RpcServer, AnswersOnlyWhoHasTheToken) {
   VersionService service;
   const auto server = RpcServer::Start({.listen = "127.0.0.1:0", .token = "secret"}, {&service});
   ASSERT_TRUE(server.ok()) << server.status();
-  EXPECT_EQ(*AskVersion((*server)->address(), "secret"), "7");
+  EXPECT_EQ(*AskVersion((*server)->address(), {.token = "secret"}), "7");
   for (const char* wrong : {"", "secre", "secret2", "Secret"}) {
-    EXPECT_EQ(AskVersion((*server)->address(), wrong).status().code(), absl::StatusCode::kUnauthenticated) << wrong;
+    EXPECT_EQ(AskVersion((*server)->address(), {.token = wrong}).status().code(), absl::StatusCode::kUnauthenticated) << wrong;
   }
+}
+
+// A certificate for localhost, and its key.
+std::pair<std::string, std::string> MakeCertificate(const std::string& name) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/server_test.", getpid(), ".", name);
+  const std::string command =
+      absl::StrCat("openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ",
+                   path, ".key -out ", path, ".crt 2> /dev/null");
+  EXPECT_EQ(std::system(command.c_str()), 0) << command;
+  auto result = std::make_pair(ReadFile(path + ".crt").value_or(""), ReadFile(path + ".key").value_or(""));
+  for (const char* ending : {".crt", ".key"}) unlink((path + ending).c_str());
+  return result;
+}
+
+TEST(RpcServer, OverTlsAnswersOnlyWhoTrustsItsCertificate) {
+  const auto [certificate, key] = MakeCertificate("own");
+  VersionService service;
+  const auto server =
+      RpcServer::Start({.listen = "127.0.0.1:0", .token = "secret", .tls_certificate = certificate, .tls_key = key}, {&service});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const std::string address = (*server)->address();
+  const auto ask = [&](const ChannelOptions& options) { return AskVersion(address, options); };
+  EXPECT_EQ(*ask({.token = "secret", .ca_certificate = certificate, .server_name = "localhost"}), "7");
+  EXPECT_EQ(ask({.token = "wrong", .ca_certificate = certificate, .server_name = "localhost"}).status().code(),
+            absl::StatusCode::kUnauthenticated);
+  EXPECT_EQ(ask({.token = "secret"}).status().code(), absl::StatusCode::kUnavailable) << "plain text to a TLS server";
+  const std::string stranger = MakeCertificate("stranger").first;
+  EXPECT_EQ(ask({.token = "secret", .ca_certificate = stranger, .server_name = "localhost"}).status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(RpcServer::Start({.listen = "127.0.0.1:0", .tls_certificate = certificate}, {}).status().code(),
+            absl::StatusCode::kInvalidArgument)
+      << "a certificate without its key";
 }
 
 TEST(RpcServer, APortInUseIsSaidSo) {
