@@ -89,10 +89,6 @@ absl::Status Connect(const FileDescriptor& socket, const sockaddr* address, sock
 
 }  // namespace
 
-FileDescriptor::~FileDescriptor() {
-  if (fd_ >= 0) close(fd_);
-}
-
 absl::Status SocketError(int error, std::string_view what) {
   const std::string message = absl::StrCat(absl::string_view(what.data(), what.size()), ": ", std::strerror(error));
   const bool gone = error == ECONNRESET || error == ECONNREFUSED || error == EPIPE || error == ENOTCONN;

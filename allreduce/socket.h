@@ -1,34 +1,18 @@
 #pragma once
-// File descriptors that close themselves, and whole messages over sockets before a deadline: what setting up a connection
-// needs. Collectives do their own waiting. Thread-safety: none; one thread a socket.
+// Sockets, and whole messages over them before a deadline: what setting up a connection needs. Collectives do their own waiting.
+// Thread-safety: none; one thread a socket.
 
 #include <cstddef>
 #include <span>
 #include <string>
-#include <utility>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/file_descriptor.h"
 
 namespace lockstep::allreduce {
-
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~FileDescriptor();
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
 
 // "WHAT: reason" for an errno of a socket call. Aborted if the other end is gone, else Unavailable.
 absl::Status SocketError(int error, std::string_view what);

@@ -16,7 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/file.h"
-#include "worker/file_descriptor.h"
+#include "base/file_descriptor.h"
 
 namespace lockstep {
 namespace {

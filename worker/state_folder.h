@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "worker/file_descriptor.h"
+#include "base/file_descriptor.h"
 
 namespace lockstep {
 

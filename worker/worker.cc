@@ -13,11 +13,11 @@
 
 #include "absl/synchronization/mutex.h"
 #include "base/file.h"
+#include "base/file_descriptor.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "worker/bell.h"
 #include "worker/coordinator_link.h"
-#include "worker/file_descriptor.h"
 #include "worker/machine.h"
 #include "worker/metrics.h"
 #include "worker/metrics_server.h"

@@ -20,6 +20,7 @@ class FileDescriptor {
 
   // -1: none.
   int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
   void Reset(int fd = -1) {
     if (fd_ >= 0) close(fd_);
     fd_ = fd;
