@@ -41,7 +41,8 @@ absl::Status CoordinatorClient::Finish(const grpc::Status& grpc_status) {
     absl::MutexLock lock(&mutex_);
     if (!status.ok() && !stopped_.ok()) return stopped_;
   }
-  if (absl::IsUnavailable(status)) {
+  // Cancelled, though not by us: by a coordinator that is ending.
+  if (absl::IsUnavailable(status) || absl::IsCancelled(status)) {
     return absl::UnavailableError(absl::StrCat("cannot reach the coordinator at ", address_, ": ", status.message()));
   }
   if (absl::IsUnauthenticated(status)) {

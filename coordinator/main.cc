@@ -22,6 +22,7 @@ namespace {
 
 constexpr int kFailed = 1;
 constexpr int kBadInput = 2;
+constexpr uint32_t kHeartbeatsInALease = 3;
 
 struct Flags {
   ServerFlags server;
@@ -71,6 +72,11 @@ absl::Status WriteReadyFile(const std::string& path, const CoordinatorServer& se
 }
 
 int Serve(const Flags& flags, const sigset_t& ends) {
+  if (flags.heartbeat_ms > flags.lease_ms / kHeartbeatsInALease) {
+    return Fail(
+        absl::InvalidArgumentError(absl::StrCat("--heartbeat-ms is ", flags.heartbeat_ms, ": at most ",
+                                                flags.lease_ms / kHeartbeatsInALease, ", a third of --lease-ms, or workers are lost")));
+  }
   CoordinatorServer::Options options;
   auto rpc = ReadServerOptions(flags.server);
   if (!rpc.ok()) return Fail(rpc.status());

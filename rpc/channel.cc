@@ -50,7 +50,8 @@ class TokenInterceptorFactory final : public ClientInterceptorFactoryInterface {
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const ChannelOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Not a pause: how long an attempt to connect may take, on a busy host too.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   // A stream over a link that went silent ends, instead of waiting for the kernel's minutes.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);

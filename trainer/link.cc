@@ -54,7 +54,8 @@ absl::Status Link::Retry(const char* what, absl::FunctionRef<absl::Status()> cal
   bool told = false;
   for (;;) {
     absl::Status status = call();
-    if (!IsRetryable(status)) return Annotate(status, what);
+    // No call here is cancelled by us: a server that ends answers so to what comes in just then.
+    if (!IsRetryable(status) && !absl::IsCancelled(status)) return Annotate(status, what);
     if (!told) LOG_WARNING("call=%s error=\"%s\" action=retry", what, status.message());
     told = true;
     absl::MutexLock lock(&mutex_);
