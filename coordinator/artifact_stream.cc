@@ -1,21 +1,36 @@
 #include "coordinator/artifact_stream.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "rpc/file_stream.h"
 
 namespace lockstep {
+namespace {
 
-absl::Status SendArtifact(const StateFolder& folder, const std::string& job_id, const ArtifactRecord& artifact,
-                          absl::FunctionRef<bool(const v1::Chunk&)> write) {
+constexpr int kMostLooks = 5;
+
+absl::Status Send(const std::string& path, const std::string& job_id, const ArtifactRecord& artifact,
+                  absl::FunctionRef<bool(const v1::Chunk&)> write) {
   bool damaged = false;
-  const absl::Status sent = SendFile(folder.JobPath(job_id, artifact.file), [&](const v1::Chunk& chunk) {
+  const absl::Status sent = SendFile(path, [&](const v1::Chunk& chunk) {
     damaged = chunk.last() && (chunk.total_bytes() != artifact.bytes || chunk.xxh3_128() != artifact.xxh3_128);
     return !damaged && write(chunk);
   });
-  if (damaged) {
-    return absl::DataLossError(absl::StrCat("artifact ", artifact.name, " of job ", job_id,
-                                            " is damaged on the coordinator's disk: it was ", artifact.bytes, " bytes with checksum ",
-                                            artifact.xxh3_128));
+  if (!damaged) return sent;
+  return absl::DataLossError(absl::StrCat("artifact ", artifact.name, " of job ", job_id, " is damaged on the coordinator's disk: it was ",
+                                          artifact.bytes, " bytes with checksum ", artifact.xxh3_128));
+}
+
+}  // namespace
+
+absl::Status SendArtifact(const Coordinator& coordinator, const StateFolder& folder, const std::string& job_id, const std::string& name,
+                          absl::FunctionRef<bool(const v1::Chunk&)> write) {
+  absl::Status sent;
+  for (int look = 0; look < kMostLooks; ++look) {
+    ASSIGN_OR_RETURN(const ArtifactRecord artifact, coordinator.FindArtifact(job_id, name));
+    sent = Send(folder.JobPath(job_id, artifact.file), job_id, artifact, write);
+    // Replaced between its record and its file: then nothing was sent, and there is a newer record.
+    if (!absl::IsNotFound(sent)) return sent;
   }
   return sent;
 }

@@ -45,12 +45,20 @@ absl::StatusOr<std::string> ClientService::TakeJob(grpc::ServerReader<v1::Submit
   }
   const std::string incoming = folder_.NewIncomingPath();
   const auto remove_incoming = absl::MakeCleanup([&] { folder_.Remove(incoming); });
+  uint64_t bytes = 0;
   const auto read = [&](v1::Chunk* chunk) {
     if (!reader.Read(&request) || !request.has_model()) return false;
     *chunk = std::move(*request.mutable_model());
-    return true;
+    bytes += chunk->data().size();
+    return bytes <= job.model().size_bytes();
   };
-  ASSIGN_OR_RETURN(const FileDigest digest, ReceiveFile(incoming, read, job.model().size_bytes()));
+  const absl::StatusOr<FileDigest> received = ReceiveFile(incoming, read);
+  if (bytes > job.model().size_bytes()) {
+    return absl::InvalidArgumentError(absl::StrCat("model: ", job.model().file_name(), " is longer than the ", job.model().size_bytes(),
+                                                   " bytes that were announced; did it change while it was sent?"));
+  }
+  RETURN_IF_ERROR(received.status());
+  const FileDigest& digest = *received;
   const std::string id = coordinator_.NewJobId();
   ArtifactRecord model{kModel, ArtifactFileName(kModel, digest.xxh3_128), digest.bytes, digest.xxh3_128};
   RETURN_IF_ERROR(folder_.Adopt(incoming, id, model.file));
@@ -119,9 +127,9 @@ grpc::Status ClientService::Logs(grpc::ServerContext* context, const v1::LogsReq
 
 grpc::Status ClientService::Download(grpc::ServerContext* context, const v1::DownloadRequest* request,
                                      grpc::ServerWriter<v1::Chunk>* writer) {
-  return gate_.Serve("Download", *context, [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const ArtifactRecord artifact, coordinator_.FindArtifact(request->job_id(), request->artifact()));
-    return SendArtifact(folder_, request->job_id(), artifact, [&](const v1::Chunk& chunk) { return writer->Write(chunk); });
+  return gate_.Serve("Download", *context, [&] {
+    return SendArtifact(coordinator_, folder_, request->job_id(), request->artifact(),
+                        [&](const v1::Chunk& chunk) { return writer->Write(chunk); });
   });
 }
 

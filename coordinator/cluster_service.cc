@@ -102,9 +102,9 @@ grpc::Status ClusterService::ReportEnd(grpc::ServerContext* context, const v1::E
 
 grpc::Status ClusterService::FetchArtifact(grpc::ServerContext* context, const v1::FetchArtifactRequest* request,
                                            grpc::ServerWriter<v1::Chunk>* writer) {
-  return gate_.Serve("FetchArtifact", *context, [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const ArtifactRecord artifact, coordinator_.FindArtifact(request->job_id(), request->artifact()));
-    return SendArtifact(folder_, request->job_id(), artifact, [&](const v1::Chunk& chunk) { return writer->Write(chunk); });
+  return gate_.Serve("FetchArtifact", *context, [&] {
+    return SendArtifact(coordinator_, folder_, request->job_id(), request->artifact(),
+                        [&](const v1::Chunk& chunk) { return writer->Write(chunk); });
   });
 }
 
