@@ -12,7 +12,7 @@ constexpr int kMostLooks = 5;
 absl::Status Send(const std::string& path, const std::string& job_id, const ArtifactRecord& artifact,
                   absl::FunctionRef<bool(const v1::Chunk&)> write) {
   bool damaged = false;
-  const absl::Status sent = SendFile(path, [&](const v1::Chunk& chunk) {
+  absl::Status sent = SendFile(path, [&](const v1::Chunk& chunk) {
     damaged = chunk.last() && (chunk.total_bytes() != artifact.bytes || chunk.xxh3_128() != artifact.xxh3_128);
     return !damaged && write(chunk);
   });

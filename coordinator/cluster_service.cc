@@ -37,7 +37,7 @@ absl::Status ClusterService::Serve(grpc::ServerContext& context, AttendStream& s
     written = WriteOrders(ticket, stream);
     context.TryCancel();
   });
-  const absl::Status read = ReadReports(ticket, std::move(first), stream);
+  absl::Status read = ReadReports(ticket, std::move(first), stream);
   coordinator_.Detach(ticket);
   writer.join();
   if (!read.ok()) return read;
@@ -49,7 +49,7 @@ absl::Status ClusterService::ReadReports(uint64_t ticket, v1::WorkerReport repor
   do {
     KeepLogs(report);
     // What could not be made durable is said again by the worker with its next report, as nothing acknowledges it.
-    const absl::Status taken = coordinator_.Report(ticket, report);
+    absl::Status taken = coordinator_.Report(ticket, report);
     if (absl::IsAborted(taken) || absl::IsInvalidArgument(taken)) return taken;
   } while (stream.Read(&report));
   return absl::OkStatus();

@@ -39,9 +39,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
   for (const auto& [path, page] : pages) {
     server.Get(path, [page = page](const httplib::Request&, httplib::Response& response) {
-      Answer answer = page();
+      const Answer answer = page();
       response.status = answer.code;
-      response.set_content(std::move(answer.body), answer.content_type);
+      response.set_content(answer.body, answer.content_type);
     });
   }
   errno = 0;
