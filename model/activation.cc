@@ -153,8 +153,9 @@ Activation ReadActivation(LayerOptions& options, const char* key) {
     }
   }
   const std::optional<Activation> found = name->is_string() ? ActivationByName(name->get<std::string>()) : std::nullopt;
-  if (!found.has_value()) options.Problem(absl::StrCat("option ", key, ": activation ", value.dump().substr(0, 120), " is not known; known are ",
-                                                              absl::StrJoin(ActivationNames(), ", ")));
+  if (!found.has_value())
+    options.Problem(absl::StrCat("option ", key, ": activation ", value.dump().substr(0, 120), " is not known; known are ",
+                                 absl::StrJoin(ActivationNames(), ", ")));
   return found.value_or(Activation{});
 }
 

@@ -1,11 +1,11 @@
 #pragma once
 // Keras's activation functions (keras.activations) on tensors. Immutable values.
 
+#include <ATen/core/Tensor.h>
+
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "model/layer.h"
 #include "model/layer_options.h"
@@ -14,9 +14,32 @@ namespace lockstep {
 
 struct Activation {
   enum class Kind {
-    kLinear, kRelu, kLeakyRelu, kElu, kSelu, kCelu, kGelu, kSilu, kHardSilu, kSigmoid, kHardSigmoid, kLogSigmoid, kSparseSigmoid,
-    kTanh, kHardTanh, kTanhShrink, kSoftShrink, kHardShrink, kSoftplus, kSoftsign, kSparsePlus, kSquareplus, kExponential, kMish,
-    kSoftmax, kLogSoftmax,
+    kLinear,
+    kRelu,
+    kLeakyRelu,
+    kElu,
+    kSelu,
+    kCelu,
+    kGelu,
+    kSilu,
+    kHardSilu,
+    kSigmoid,
+    kHardSigmoid,
+    kLogSigmoid,
+    kSparseSigmoid,
+    kTanh,
+    kHardTanh,
+    kTanhShrink,
+    kSoftShrink,
+    kHardShrink,
+    kSoftplus,
+    kSoftsign,
+    kSparsePlus,
+    kSquareplus,
+    kExponential,
+    kMish,
+    kSoftmax,
+    kLogSoftmax,
   };
   Kind kind = Kind::kLinear;
   // kRelu: slope below the threshold, the largest value (infinite if none), the threshold. kLeakyRelu: slope. kElu, kCelu: alpha.

@@ -27,8 +27,8 @@ constexpr int64_t kBlockRows = 256;  // rows summed in T before float64 takes ov
 
 // Sums of (x − pivot) and its square over rows × [first, first + width) of x, which has `channels` columns.
 template <typename T>
-inline __attribute__((always_inline)) void SumTile(const T* x, const T* pivot, int64_t rows, int64_t channels, int64_t width,
-                                                   double* sum, double* square) {
+inline __attribute__((always_inline)) void SumTile(const T* x, const T* pivot, int64_t rows, int64_t channels, int64_t width, double* sum,
+                                                   double* square) {
   for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
     T s[kTile] = {}, q[kTile] = {};
     const int64_t end = std::min(rows, begin + kBlockRows);
@@ -69,8 +69,8 @@ inline __attribute__((always_inline)) void NormaliseRows(const T* x, const T* sc
 
 // Of the gradient before the clamp: its sum, and its sum times (x − mean).
 template <typename T>
-inline __attribute__((always_inline)) void SumGradientTile(const T* x, const T* dy, const T* scale, const T* offset, const T* mean,
-                                                           T low, T high, int64_t rows, int64_t channels, int64_t width, double* sum,
+inline __attribute__((always_inline)) void SumGradientTile(const T* x, const T* dy, const T* scale, const T* offset, const T* mean, T low,
+                                                           T high, int64_t rows, int64_t channels, int64_t width, double* sum,
                                                            double* product) {
   for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
     T s[kTile] = {}, p[kTile] = {};
@@ -98,8 +98,7 @@ inline __attribute__((always_inline)) void SumGradientTile(const T* x, const T* 
 // dx = scale · (g − a − (x − mean) · b), channel by channel.
 template <typename T>
 inline __attribute__((always_inline)) void InputGradientRows(const T* x, const T* dy, const T* scale, const T* offset, const T* mean,
-                                                             const T* a, const T* b, T low, T high, int64_t rows, int64_t channels,
-                                                             T* dx) {
+                                                             const T* a, const T* b, T low, T high, int64_t rows, int64_t channels, T* dx) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < channels; ++c) {
       const T value = x[r * channels + c];
@@ -111,22 +110,22 @@ inline __attribute__((always_inline)) void InputGradientRows(const T* x, const T
 }
 
 // target_clones takes no templates: a function for each type.
-#define LOCKSTEP_BATCH_NORM_KERNELS(T)                                                                                            \
-  LOCKSTEP_VECTOR_CLONES void Sum(const T* x, const T* pivot, int64_t rows, int64_t channels, int64_t width, double* sum,         \
-                                  double* square) {                                                                               \
-    SumTile<T>(x, pivot, rows, channels, width, sum, square);                                                                     \
-  }                                                                                                                               \
-  LOCKSTEP_VECTOR_CLONES void Normalise(const T* x, const T* scale, const T* offset, T low, T high, int64_t rows,                 \
-                                        int64_t channels, T* y) {                                                                 \
-    NormaliseRows<T>(x, scale, offset, low, high, rows, channels, y);                                                             \
-  }                                                                                                                               \
-  LOCKSTEP_VECTOR_CLONES void SumGradient(const T* x, const T* dy, const T* scale, const T* offset, const T* mean, T low, T high, \
-                                          int64_t rows, int64_t channels, int64_t width, double* sum, double* product) {          \
-    SumGradientTile<T>(x, dy, scale, offset, mean, low, high, rows, channels, width, sum, product);                               \
-  }                                                                                                                               \
-  LOCKSTEP_VECTOR_CLONES void InputGradient(const T* x, const T* dy, const T* scale, const T* offset, const T* mean, const T* a,  \
-                                            const T* b, T low, T high, int64_t rows, int64_t channels, T* dx) {                   \
-    InputGradientRows<T>(x, dy, scale, offset, mean, a, b, low, high, rows, channels, dx);                                        \
+#define LOCKSTEP_BATCH_NORM_KERNELS(T)                                                                                              \
+  LOCKSTEP_VECTOR_CLONES void Sum(const T* x, const T* pivot, int64_t rows, int64_t channels, int64_t width, double* sum,           \
+                                  double* square) {                                                                                 \
+    SumTile<T>(x, pivot, rows, channels, width, sum, square);                                                                       \
+  }                                                                                                                                 \
+  LOCKSTEP_VECTOR_CLONES void Normalise(const T* x, const T* scale, const T* offset, T low, T high, int64_t rows, int64_t channels, \
+                                        T* y) {                                                                                     \
+    NormaliseRows<T>(x, scale, offset, low, high, rows, channels, y);                                                               \
+  }                                                                                                                                 \
+  LOCKSTEP_VECTOR_CLONES void SumGradient(const T* x, const T* dy, const T* scale, const T* offset, const T* mean, T low, T high,   \
+                                          int64_t rows, int64_t channels, int64_t width, double* sum, double* product) {            \
+    SumGradientTile<T>(x, dy, scale, offset, mean, low, high, rows, channels, width, sum, product);                                 \
+  }                                                                                                                                 \
+  LOCKSTEP_VECTOR_CLONES void InputGradient(const T* x, const T* dy, const T* scale, const T* offset, const T* mean, const T* a,    \
+                                            const T* b, T low, T high, int64_t rows, int64_t channels, T* dx) {                     \
+    InputGradientRows<T>(x, dy, scale, offset, mean, a, b, low, high, rows, channels, dx);                                          \
   }
 LOCKSTEP_BATCH_NORM_KERNELS(float)
 LOCKSTEP_BATCH_NORM_KERNELS(double)
@@ -142,8 +141,8 @@ Rows RowsOf(const at::Tensor& x) {
 
 // scale = gamma / sqrt(variance + epsilon), offset = beta − mean · scale.
 template <typename T>
-void ScaleAndOffset(const at::Tensor& gamma, const at::Tensor& beta, const T* mean, const T* variance, double epsilon,
-                    int64_t channels, T* scale, T* offset) {
+void ScaleAndOffset(const at::Tensor& gamma, const at::Tensor& beta, const T* mean, const T* variance, double epsilon, int64_t channels,
+                    T* scale, T* offset) {
   const T* g = gamma.defined() ? gamma.data_ptr<T>() : nullptr;
   const T* b = beta.defined() ? beta.data_ptr<T>() : nullptr;
   for (int64_t c = 0; c < channels; ++c) {
@@ -171,8 +170,8 @@ class BatchNorm final : public torch::autograd::Function<BatchNorm> {
  public:
   // `mean` and `variance`: of the batch, filled here, if `training`; given otherwise.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const std::optional<at::Tensor>& maybe_gamma,
-                            const std::optional<at::Tensor>& maybe_beta, const at::Tensor& mean, const at::Tensor& variance, bool training, double epsilon, double low,
-                            double high) {
+                            const std::optional<at::Tensor>& maybe_beta, const at::Tensor& mean, const at::Tensor& variance, bool training,
+                            double epsilon, double low, double high) {
     const at::Tensor gamma = maybe_gamma.value_or(at::Tensor()), beta = maybe_beta.value_or(at::Tensor());
     at::Tensor y = at::empty_like(x);
     const Rows shape = RowsOf(x);
@@ -212,17 +211,17 @@ class BatchNorm final : public torch::autograd::Function<BatchNorm> {
 
  private:
   template <typename T>
-  static void Backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& scale, const at::Tensor& offset,
-                       const at::Tensor& mean, const at::Tensor& variance, bool training, double epsilon, T low, T high,
-                       const at::Tensor& dx, const at::Tensor& dgamma, const at::Tensor& dbeta) {
+  static void Backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& scale, const at::Tensor& offset, const at::Tensor& mean,
+                       const at::Tensor& variance, bool training, double epsilon, T low, T high, const at::Tensor& dx,
+                       const at::Tensor& dgamma, const at::Tensor& dbeta) {
     const Rows shape = RowsOf(x);
     const auto channels = static_cast<size_t>(shape.channels);
     std::vector<double> sum(channels), product(channels);
     const T *s = scale.data_ptr<T>(), *o = offset.data_ptr<T>(), *m = mean.data_ptr<T>(), *v = variance.data_ptr<T>();
     for (int64_t first = 0; first < shape.channels; first += kTile) {
       const int64_t width = std::min(kTile, shape.channels - first);
-      SumGradient(x.data_ptr<T>() + first, dy.data_ptr<T>() + first, s + first, o + first, m + first, low, high, shape.rows,
-                  shape.channels, width, sum.data() + first, product.data() + first);
+      SumGradient(x.data_ptr<T>() + first, dy.data_ptr<T>() + first, s + first, o + first, m + first, low, high, shape.rows, shape.channels,
+                  width, sum.data() + first, product.data() + first);
     }
     std::vector<T> a(channels), b(channels);
     for (size_t c = 0; c < channels; ++c) {
@@ -233,31 +232,28 @@ class BatchNorm final : public torch::autograd::Function<BatchNorm> {
       a[c] = static_cast<T>(sum[c] / static_cast<double>(shape.rows));
       b[c] = static_cast<T>(product[c] * inverse_square / static_cast<double>(shape.rows));
     }
-    InputGradient(x.data_ptr<T>(), dy.data_ptr<T>(), s, o, m, a.data(), b.data(), low, high, shape.rows, shape.channels,
-                  dx.data_ptr<T>());
+    InputGradient(x.data_ptr<T>(), dy.data_ptr<T>(), s, o, m, a.data(), b.data(), low, high, shape.rows, shape.channels, dx.data_ptr<T>());
   }
 };
 
 // Custom functions take no undefined tensors, but empty options.
-std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
-}
+std::optional<at::Tensor> Optional(const at::Tensor& tensor) { return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt; }
 
 }  // namespace
 
-BatchNormResult BatchNormTraining(const at::Tensor& x, const at::Tensor& gamma, const at::Tensor& beta,
-                                  const BatchNormOptions& options) {
+BatchNormResult BatchNormTraining(const at::Tensor& x, const at::Tensor& gamma, const at::Tensor& beta, const BatchNormOptions& options) {
   BatchNormResult result;
   result.mean = at::empty({x.size(-1)}, x.options());
   result.variance = at::empty({x.size(-1)}, x.options());
-  result.y = BatchNorm::apply(x.contiguous(), Optional(gamma), Optional(beta), result.mean, result.variance, true, options.epsilon, options.low,
-                              options.high);
+  result.y = BatchNorm::apply(x.contiguous(), Optional(gamma), Optional(beta), result.mean, result.variance, true, options.epsilon,
+                              options.low, options.high);
   return result;
 }
 
 at::Tensor BatchNormInference(const at::Tensor& x, const at::Tensor& gamma, const at::Tensor& beta, const at::Tensor& mean,
                               const at::Tensor& variance, const BatchNormOptions& options) {
-  return BatchNorm::apply(x.contiguous(), Optional(gamma), Optional(beta), mean, variance, false, options.epsilon, options.low, options.high);
+  return BatchNorm::apply(x.contiguous(), Optional(gamma), Optional(beta), mean, variance, false, options.epsilon, options.low,
+                          options.high);
 }
 
 }  // namespace lockstep

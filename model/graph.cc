@@ -74,8 +74,8 @@ class Reader {
   struct Scope {
     std::string prefix;
     std::map<std::string, const Json*> configs;
-    std::map<std::string, int> layers;                               // simple layers → graph_.layers
-    std::map<std::string, std::unique_ptr<Scope>> models;            // nested ones
+    std::map<std::string, int> layers;                     // simple layers → graph_.layers
+    std::map<std::string, std::unique_ptr<Scope>> models;  // nested ones
     std::map<std::pair<std::string, int>, int> values;
     std::set<std::pair<std::string, int>> pending;
     std::vector<std::string> chain;  // Sequential: the layers in order
@@ -272,7 +272,8 @@ int Reader::MakeCall(Scope& scope, const History& history) {
   const std::string where = absl::StrCat(scope.prefix, history.layer);
   const Json& config = *scope.configs[history.layer];
   const Json nodes = config.value("inbound_nodes", Json::array());
-  if (history.node < 0 || static_cast<size_t>(history.node) >= nodes.size()) return Problem(where, "a call of it is used that does not exist");
+  if (history.node < 0 || static_cast<size_t>(history.node) >= nodes.size())
+    return Problem(where, "a call of it is used that does not exist");
   std::vector<History> tensors;
   OperationCall call;
   if (!ReadArguments(nodes[static_cast<size_t>(history.node)], tensors, call)) return Problem(where, "its call cannot be read");
@@ -355,8 +356,8 @@ void Reader::ReadTop(const Json& model) {
     }
     for (const Json& extent : shape) graph_.input_shape.push_back(extent.is_number_integer() ? extent.get<int64_t>() : -1);
   } else if (scope->inputs.size() != 1 || (class_name != "Sequential" && scope->outputs.size() != 1)) {
-    problems_.push_back(absl::StrCat("the model has ", scope->inputs.size(), " inputs and ", scope->outputs.size(),
-                                     " outputs; one of each is supported"));
+    problems_.push_back(
+        absl::StrCat("the model has ", scope->inputs.size(), " inputs and ", scope->outputs.size(), " outputs; one of each is supported"));
     return;
   } else {
     graph_.input_shape = BatchShape((*scope->configs[scope->inputs[0]])["config"], scope->inputs[0]);

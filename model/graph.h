@@ -18,7 +18,7 @@ struct GraphLayer {
   std::string name;        // with the models around it: "backbone/block1_conv"
   std::string hdf5_group;  // "layers/conv2d_1"
   std::unique_ptr<Layer> layer;
-  bool trainable = true;   // it and every model around it
+  bool trainable = true;  // it and every model around it
   std::vector<VariableSpec> variables;
   int first_variable = 0;  // in the order of all variables
   int calls = 0;

@@ -49,16 +49,15 @@ absl::StatusOr<std::string> ReadEntry(zip_t* zip, const std::string& file, const
                                                    " times its packed size)"));
   }
   zip_file_t* handle = zip_fopen(zip, entry, 0);
-  if (handle == nullptr)
-    return absl::DataLossError(absl::StrCat(file, ": entry ", entry, " cannot be opened: ", zip_strerror(zip)));
+  if (handle == nullptr) return absl::DataLossError(absl::StrCat(file, ": entry ", entry, " cannot be opened: ", zip_strerror(zip)));
   auto close = absl::MakeCleanup([&] { zip_fclose(handle); });
   std::string bytes(stat.size, '\0');
   uint64_t done = 0;
   while (done < stat.size) {
     const zip_int64_t count = zip_fread(handle, bytes.data() + done, stat.size - done);
     if (count <= 0)
-      return absl::DataLossError(absl::StrCat(file, ": entry ", entry, " is corrupt after ", done, " of ", stat.size,
-                                              " bytes: ", zip_file_strerror(handle)));
+      return absl::DataLossError(
+          absl::StrCat(file, ": entry ", entry, " is corrupt after ", done, " of ", stat.size, " bytes: ", zip_file_strerror(handle)));
     done += count;
   }
   char beyond;  // the checksum is compared at the end of the entry
@@ -76,10 +75,8 @@ absl::StatusOr<Json> ParseJson(const std::string& text, const std::string& file,
         return !too_deep;
       },
       /*allow_exceptions=*/false);
-  if (too_deep)
-    return absl::InvalidArgumentError(absl::StrCat(file, ": ", entry, " is nested deeper than ", kMaxJsonDepth, " levels"));
-  if (json.is_discarded() || !json.is_object())
-    return absl::DataLossError(absl::StrCat(file, ": ", entry, " is not a JSON object"));
+  if (too_deep) return absl::InvalidArgumentError(absl::StrCat(file, ": ", entry, " is nested deeper than ", kMaxJsonDepth, " levels"));
+  if (json.is_discarded() || !json.is_object()) return absl::DataLossError(absl::StrCat(file, ": ", entry, " is not a JSON object"));
   return json;
 }
 
@@ -259,9 +256,7 @@ absl::Status KerasArchive::ReadInto(const std::string& path, const std::vector<i
   if (found->second.kind != Kind::kFloat && found->second.kind != Kind::kInteger) {
     return absl::InvalidArgumentError(absl::StrCat(name_, ": array ", path, " does not hold numbers"));
   }
-  const hid_t type = std::is_same_v<T, float>    ? H5T_NATIVE_FLOAT
-                     : std::is_same_v<T, double> ? H5T_NATIVE_DOUBLE
-                                                 : H5T_NATIVE_INT64;
+  const hid_t type = std::is_same_v<T, float> ? H5T_NATIVE_FLOAT : std::is_same_v<T, double> ? H5T_NATIVE_DOUBLE : H5T_NATIVE_INT64;
   return Annotate(weights_->Read(path, type, out), absl::StrCat(name_, ": array ", path));
 }
 

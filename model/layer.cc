@@ -7,7 +7,8 @@
 namespace lockstep {
 
 std::string ShapeText(const Shape& shape) {
-  return absl::StrCat("(", absl::StrJoin(shape, ", ", [](std::string* out, int64_t n) { absl::StrAppend(out, n < 0 ? "None" : absl::StrCat(n)); }), ")");
+  return absl::StrCat(
+      "(", absl::StrJoin(shape, ", ", [](std::string* out, int64_t n) { absl::StrAppend(out, n < 0 ? "None" : absl::StrCat(n)); }), ")");
 }
 
 Shape RunShape(KernelLayout layout, const Shape& s) {

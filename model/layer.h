@@ -6,14 +6,14 @@
 //
 // Thread-safety: immutable after Build; Forward is const and is called from several threads at once.
 
+#include <ATen/core/Tensor.h>
+
 #include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"

@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t kLargest = int64_t{1} << 31;  // of any whole number in a configuration
 
 bool IsWhole(const Json& value) {
-  if (value.is_number_integer()) return value.is_number_unsigned() ? value.get<uint64_t>() <= uint64_t{kLargest} : std::abs(value.get<int64_t>()) <= kLargest;
+  if (value.is_number_integer())
+    return value.is_number_unsigned() ? value.get<uint64_t>() <= uint64_t{kLargest} : std::abs(value.get<int64_t>()) <= kLargest;
   return value.is_number_float() && std::floor(value.get<double>()) == value.get<double>() && std::fabs(value.get<double>()) <= kLargest;
 }
 
@@ -41,14 +42,16 @@ const Json* LayerOptions::Find(const char* key) {
 int64_t LayerOptions::Int(const char* key, std::optional<int64_t> otherwise) {
   const Json* value = Find(key);
   if (value != nullptr && IsWhole(*value)) return static_cast<int64_t>(value->get<double>());
-  if (value != nullptr || !otherwise.has_value()) Problem(absl::StrCat("option ", key, " must be a whole number", value ? ", not " + Shown(*value) : ""));
+  if (value != nullptr || !otherwise.has_value())
+    Problem(absl::StrCat("option ", key, " must be a whole number", value ? ", not " + Shown(*value) : ""));
   return otherwise.value_or(1);
 }
 
 double LayerOptions::Number(const char* key, std::optional<double> otherwise) {
   const Json* value = Find(key);
   if (value != nullptr && value->is_number()) return value->get<double>();
-  if (value != nullptr || !otherwise.has_value()) Problem(absl::StrCat("option ", key, " must be a number", value ? ", not " + Shown(*value) : ""));
+  if (value != nullptr || !otherwise.has_value())
+    Problem(absl::StrCat("option ", key, " must be a number", value ? ", not " + Shown(*value) : ""));
   return otherwise.value_or(1);
 }
 
@@ -108,7 +111,9 @@ Json LayerOptions::Raw(const char* key) {
 
 void LayerOptions::Only(const char* key, const Json& value) {
   const Json* found = Find(key);
-  if (found != nullptr && *found != value) Problem(absl::StrCat("option ", key, " is ", Shown(*found), ", which is not supported", value.is_null() ? "" : absl::StrCat("; only ", Shown(value), " is")));
+  if (found != nullptr && *found != value)
+    Problem(absl::StrCat("option ", key, " is ", Shown(*found), ", which is not supported",
+                         value.is_null() ? "" : absl::StrCat("; only ", Shown(value), " is")));
 }
 
 void LayerOptions::Skip(std::initializer_list<const char*> keys) { read_.insert(keys.begin(), keys.end()); }

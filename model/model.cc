@@ -11,10 +11,7 @@
 #include "model/graph.h"
 
 namespace lockstep {
-namespace {
-
-
-}  // namespace
+namespace {}  // namespace
 
 class Model::Program {
  public:

@@ -25,7 +25,9 @@ class Stream {
   }
   // Words 4·block … 4·block + 3.
   std::array<uint32_t, 4> Block(uint64_t block) const {
-    return Philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), static_cast<uint32_t>(place_), static_cast<uint32_t>(place_ >> 32)}, key_);
+    return Philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), static_cast<uint32_t>(place_),
+                       static_cast<uint32_t>(place_ >> 32)},
+                      key_);
   }
 
  private:
@@ -61,14 +63,17 @@ at::Tensor Generate(at::IntArrayRef shape, const at::TensorOptions& options, con
 std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c[0], p1 = uint64_t{0xCD9E8D57u} * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1), static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
+    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1), static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1],
+         static_cast<uint32_t>(p0)};
     k = {k[0] + 0x9E3779B9u, k[1] + 0xBB67AE85u};
   }
   return c;
 }
 
 at::Tensor RandomUniform(at::IntArrayRef shape, const at::TensorOptions& options, const Frame& frame) {
-  return Generate(shape, options, frame, [](const std::array<uint32_t, 4>& w) { return std::array<double, 4>{Unit(w[0]), Unit(w[1]), Unit(w[2]), Unit(w[3])}; });
+  return Generate(shape, options, frame, [](const std::array<uint32_t, 4>& w) {
+    return std::array<double, 4>{Unit(w[0]), Unit(w[1]), Unit(w[2]), Unit(w[3])};
+  });
 }
 
 at::Tensor RandomNormal(at::IntArrayRef shape, const at::TensorOptions& options, const Frame& frame) {

@@ -4,10 +4,10 @@
 // A number is a function of (seed, step, virtual replica, call site in the graph, element): nothing is drawn from a state, so that
 // a step that is computed again, elsewhere or later, draws the same.
 
+#include <ATen/core/Tensor.h>
+
 #include <array>
 #include <cstdint>
-
-#include <ATen/core/Tensor.h>
 
 #include "model/layer.h"
 

@@ -12,9 +12,7 @@ namespace {
 class ActivationLayer final : public Layer {
  public:
   explicit ActivationLayer(Activation activation) : activation_(activation) {}
-  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
-    return Activate(activation_, inputs[0], frame);
-  }
+  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override { return Activate(activation_, inputs[0], frame); }
   const Activation* activation() const override { return &activation_; }
 
  private:

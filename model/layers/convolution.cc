@@ -11,21 +11,22 @@
 
 namespace lockstep {
 
-int shift_same_padding_for_test = 0;
-
 Padding SamePadding(int64_t size, int64_t kernel, int64_t stride, int64_t dilation) {
   const int64_t out = (size + stride - 1) / stride;
   const int64_t total = std::max<int64_t>((out - 1) * stride + (kernel - 1) * dilation + 1 - size, 0);
-  const int64_t before = std::min(total / 2 + shift_same_padding_for_test, total);
+  const int64_t before = total / 2;
   return {before, total - before};
 }
 
 namespace {
 
+// From the first to the last place that a kernel touches.
+int64_t Reach(int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation + 1; }
+
 int64_t OutputExtent(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, bool same) {
   if (size < 0) return -1;
   if (same) return (size + stride - 1) / stride;
-  const int64_t reach = (kernel - 1) * dilation + 1;
+  const int64_t reach = Reach(kernel, dilation);
   return size < reach ? 0 : (size - reach) / stride + 1;
 }
 
@@ -34,13 +35,15 @@ at::Tensor ChannelsFirst(const at::Tensor& x) { return x.permute({0, 3, 1, 2}); 
 at::Tensor ChannelsLast(const at::Tensor& x) { return x.permute({0, 2, 3, 1}).contiguous(); }
 
 absl::StatusOr<Shape> ImageShape(absl::Span<const Shape> inputs, std::pair<int64_t, int64_t> size, int64_t channels) {
-  if (size.first == 0 || size.second == 0) return absl::InvalidArgumentError(absl::StrCat("its kernel is larger than its input ", ShapeText(inputs[0])));
+  if (size.first == 0 || size.second == 0)
+    return absl::InvalidArgumentError(absl::StrCat("its kernel is larger than its input ", ShapeText(inputs[0])));
   return Shape{inputs[0][0], size.first, size.second, channels};
 }
 
 absl::StatusOr<int64_t> Channels(absl::Span<const Shape> inputs) {
   RETURN_IF_ERROR(ExpectInputs(inputs, 1, 4));
-  if (inputs[0][3] <= 0) return absl::InvalidArgumentError(absl::StrCat("needs to know the number of channels of its input ", ShapeText(inputs[0])));
+  if (inputs[0][3] <= 0)
+    return absl::InvalidArgumentError(absl::StrCat("needs to know the number of channels of its input ", ShapeText(inputs[0])));
   return inputs[0][3];
 }
 
@@ -70,9 +73,9 @@ class ConvolutionLayer : public Layer {
 
   const Activation* activation() const override { return &activation_; }
   bool FusePadding(const std::array<int64_t, 4>& border) override {
-    if (plan_.same || border[0] != border[1] || border[2] != border[3]) return false;
-    plan_.rows = border[0];
-    plan_.columns = border[2];
+    if (plan_.same) return false;
+    plan_.rows = {border[0], border[1]};
+    plan_.columns = {border[2], border[3]};
     return true;
   }
 
@@ -95,16 +98,21 @@ class ConvolutionLayer : public Layer {
 
 class Conv2D final : public ConvolutionLayer {
  public:
-  explicit Conv2D(LayerOptions& options) : ConvolutionLayer(options), filters_(options.Int("filters")), regularizer_(options.Raw("kernel_regularizer")) {
+  explicit Conv2D(LayerOptions& options)
+      : ConvolutionLayer(options), filters_(options.Int("filters")), regularizer_(options.Raw("kernel_regularizer")) {
     plan_.groups = options.Int("groups", 1);
     options.Only("kernel_constraint", nullptr);
     options.Skip({"kernel_initializer"});
-    if (filters_ < 1 || plan_.groups < 1 || filters_ % plan_.groups != 0) options.Problem("options filters and groups: filters must be a multiple of groups, both positive");
+    if (filters_ < 1 || plan_.groups < 1 || filters_ % plan_.groups != 0)
+      options.Problem("options filters and groups: filters must be a multiple of groups, both positive");
   }
   absl::StatusOr<std::vector<VariableSpec>> Build(absl::Span<const Shape> inputs) override {
     ASSIGN_OR_RETURN(const int64_t channels, Channels(inputs));
-    if (channels % plan_.groups != 0) return absl::InvalidArgumentError(absl::StrCat("its ", channels, " input channels are not a multiple of its ", plan_.groups, " groups"));
-    std::vector<VariableSpec> variables = {{"kernel", {plan_.kernel.first, plan_.kernel.second, channels / plan_.groups, filters_}, regularizer_, KernelLayout::kConvolution}};
+    if (channels % plan_.groups != 0)
+      return absl::InvalidArgumentError(
+          absl::StrCat("its ", channels, " input channels are not a multiple of its ", plan_.groups, " groups"));
+    std::vector<VariableSpec> variables = {
+        {"kernel", {plan_.kernel.first, plan_.kernel.second, channels / plan_.groups, filters_}, regularizer_, KernelLayout::kConvolution}};
     AddBias(filters_, variables);
     return variables;
   }
@@ -120,7 +128,8 @@ class Conv2D final : public ConvolutionLayer {
 
 class DepthwiseConv2D final : public ConvolutionLayer {
  public:
-  explicit DepthwiseConv2D(LayerOptions& options) : ConvolutionLayer(options), multiplier_(options.Int("depth_multiplier", 1)), regularizer_(options.Raw("depthwise_regularizer")) {
+  explicit DepthwiseConv2D(LayerOptions& options)
+      : ConvolutionLayer(options), multiplier_(options.Int("depth_multiplier", 1)), regularizer_(options.Raw("depthwise_regularizer")) {
     options.Only("depthwise_constraint", nullptr);
     options.Skip({"depthwise_initializer"});
     if (multiplier_ < 1) options.Problem("option depth_multiplier must be positive");
@@ -128,7 +137,8 @@ class DepthwiseConv2D final : public ConvolutionLayer {
   absl::StatusOr<std::vector<VariableSpec>> Build(absl::Span<const Shape> inputs) override {
     ASSIGN_OR_RETURN(const int64_t channels, Channels(inputs));
     plan_.groups = channels;
-    std::vector<VariableSpec> variables = {{"kernel", {plan_.kernel.first, plan_.kernel.second, channels, multiplier_}, regularizer_, KernelLayout::kDepthwise}};
+    std::vector<VariableSpec> variables = {
+        {"kernel", {plan_.kernel.first, plan_.kernel.second, channels, multiplier_}, regularizer_, KernelLayout::kDepthwise}};
     AddBias(channels * multiplier_, variables);
     return variables;
   }
@@ -159,7 +169,10 @@ class SeparableConv2D final : public ConvolutionLayer {
     ASSIGN_OR_RETURN(const int64_t channels, Channels(inputs));
     plan_.groups = channels;
     std::vector<VariableSpec> variables = {
-        {"depthwise_kernel", {plan_.kernel.first, plan_.kernel.second, channels, multiplier_}, depthwise_regularizer_, KernelLayout::kDepthwise},
+        {"depthwise_kernel",
+         {plan_.kernel.first, plan_.kernel.second, channels, multiplier_},
+         depthwise_regularizer_,
+         KernelLayout::kDepthwise},
         {"pointwise_kernel", {1, 1, channels * multiplier_, filters_}, pointwise_regularizer_, KernelLayout::kConvolution}};
     AddBias(filters_, variables);
     return variables;
@@ -170,7 +183,8 @@ class SeparableConv2D final : public ConvolutionLayer {
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
     const at::Tensor depthwise = Convolve(inputs[0], frame.variable(0), at::Tensor(), plan_);
-    return Activate(activation_, Convolve(depthwise, frame.variable(1), use_bias_ ? frame.variable(2) : at::Tensor(), ConvolutionPlan{}), frame);
+    return Activate(activation_, Convolve(depthwise, frame.variable(1), use_bias_ ? frame.variable(2) : at::Tensor(), ConvolutionPlan{}),
+                    frame);
   }
 
  private:
@@ -182,7 +196,8 @@ class SeparableConv2D final : public ConvolutionLayer {
 // that of the convolution that would lead from the output back to the input.
 class Conv2DTranspose final : public ConvolutionLayer {
  public:
-  explicit Conv2DTranspose(LayerOptions& options) : ConvolutionLayer(options), filters_(options.Int("filters")), regularizer_(options.Raw("kernel_regularizer")) {
+  explicit Conv2DTranspose(LayerOptions& options)
+      : ConvolutionLayer(options), filters_(options.Int("filters")), regularizer_(options.Raw("kernel_regularizer")) {
     const std::vector<int64_t> padding = options.Ints("output_padding");
     if (!padding.empty()) output_padding_ = {padding[0], padding.back()};
     options.Only("kernel_constraint", nullptr);
@@ -192,7 +207,8 @@ class Conv2DTranspose final : public ConvolutionLayer {
   }
   absl::StatusOr<std::vector<VariableSpec>> Build(absl::Span<const Shape> inputs) override {
     ASSIGN_OR_RETURN(const int64_t channels, Channels(inputs));
-    std::vector<VariableSpec> variables = {{"kernel", {plan_.kernel.first, plan_.kernel.second, filters_, channels}, regularizer_, KernelLayout::kConvolution}};
+    std::vector<VariableSpec> variables = {
+        {"kernel", {plan_.kernel.first, plan_.kernel.second, filters_, channels}, regularizer_, KernelLayout::kConvolution}};
     AddBias(filters_, variables);
     return variables;
   }
@@ -202,8 +218,8 @@ class Conv2DTranspose final : public ConvolutionLayer {
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
     const at::Tensor& x = inputs[0];
-    at::Tensor whole = at::convolution(ChannelsFirst(x), ChannelsFirst(frame.variable(0)), {}, {plan_.strides.first, plan_.strides.second}, {0, 0},
-                                       {plan_.dilation.first, plan_.dilation.second}, /*transposed=*/true, {0, 0}, 1);
+    at::Tensor whole = at::convolution(ChannelsFirst(x), ChannelsFirst(frame.variable(0)), {}, {plan_.strides.first, plan_.strides.second},
+                                       {0, 0}, {plan_.dilation.first, plan_.dilation.second}, /*transposed=*/true, {0, 0}, 1);
     const auto [top, bottom] = Crop(0, x.size(1), whole.size(2));
     const auto [left, right] = Crop(1, x.size(2), whole.size(3));
     at::Tensor y = ChannelsLast(at::constant_pad_nd(whole, {-left, -right, -top, -bottom}));
@@ -214,18 +230,19 @@ class Conv2DTranspose final : public ConvolutionLayer {
 
  private:
   static int64_t Of(const std::pair<int64_t, int64_t>& pair, int axis) { return axis == 0 ? pair.first : pair.second; }
-  int64_t Reach(int axis) const { return (Of(plan_.kernel, axis) - 1) * Of(plan_.dilation, axis) + 1; }
+  int64_t ReachOf(int axis) const { return Reach(Of(plan_.kernel, axis), Of(plan_.dilation, axis)); }
   // keras/src/backend/common/backend_utils.py: _get_output_shape_given_tf_padding.
   int64_t Extent(int axis, int64_t size) const {
     if (size < 0) return -1;
-    const int64_t stride = Of(plan_.strides, axis), reach = Reach(axis);
+    const int64_t stride = Of(plan_.strides, axis), reach = ReachOf(axis);
     if (plan_.same) return output_padding_ ? (size - 1) * stride + reach % 2 + Of(*output_padding_, axis) : size * stride;
     return (size - 1) * stride + reach + (output_padding_ ? Of(*output_padding_, axis) : std::max(reach, stride) - reach);
   }
   // How much of the whole transposed convolution lies before and after the output; negative where zeros are added.
   std::pair<int64_t, int64_t> Crop(int axis, int64_t size, int64_t whole) const {
     const int64_t out = Extent(axis, size);
-    const int64_t before = plan_.same ? SamePadding(out, Of(plan_.kernel, axis), Of(plan_.strides, axis), Of(plan_.dilation, axis)).before : 0;
+    const int64_t before =
+        plan_.same ? SamePadding(out, Of(plan_.kernel, axis), Of(plan_.strides, axis), Of(plan_.dilation, axis)).before : 0;
     return {before, whole - before - out};
   }
 
@@ -237,23 +254,55 @@ class Conv2DTranspose final : public ConvolutionLayer {
 }  // namespace
 
 std::pair<int64_t, int64_t> ConvolutionPlan::OutputSize(int64_t height, int64_t width) const {
-  return {OutputExtent(height, kernel.first, strides.first, dilation.first, same), OutputExtent(width, kernel.second, strides.second, dilation.second, same)};
+  return {OutputExtent(height, kernel.first, strides.first, dilation.first, same),
+          OutputExtent(width, kernel.second, strides.second, dilation.second, same)};
 }
 
+namespace {
+
+// One axis of a convolution as libtorch can do it, which pads both sides alike: `pad` zeros on each side, of whose outputs the first
+// `skip` are dropped.
+struct EvenPadding {
+  int64_t pad = 0, skip = 0;
+};
+
+// Uneven padding is even padding of one more stride before, less the first output; nothing if that would take windows of zeros only.
+std::optional<EvenPadding> MakeEven(Padding padding, int64_t stride, int64_t reach) {
+  if (padding.before == padding.after) return EvenPadding{padding.before, 0};
+  const EvenPadding even{padding.before + stride, 1};
+  if (even.pad < padding.after || even.pad >= reach) return std::nullopt;
+  return even;
+}
+
+at::Tensor EvenConvolution(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan, int64_t rows,
+                           int64_t columns) {
+  const std::optional<at::Tensor> optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  return at::convolution(ChannelsFirst(x), ChannelsFirst(kernel), optional_bias, {plan.strides.first, plan.strides.second}, {rows, columns},
+                         {plan.dilation.first, plan.dilation.second}, /*transposed=*/false, {0, 0}, plan.groups);
+}
+
+}  // namespace
+
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan) {
-  Padding rows{plan.rows, plan.rows}, columns{plan.columns, plan.columns};
+  Padding rows = plan.rows, columns = plan.columns;
   if (plan.same) {
     rows = SamePadding(x.size(1), plan.kernel.first, plan.strides.first, plan.dilation.first);
     columns = SamePadding(x.size(2), plan.kernel.second, plan.strides.second, plan.dilation.second);
   }
-  at::Tensor input = x;
-  if (rows.before != rows.after || columns.before != columns.after) {
-    input = at::constant_pad_nd(x, {0, 0, columns.before, columns.after, rows.before, rows.after});
-    rows = columns = {};
+  const auto even_rows = MakeEven(rows, plan.strides.first, Reach(plan.kernel.first, plan.dilation.first));
+  const auto even_columns = MakeEven(columns, plan.strides.second, Reach(plan.kernel.second, plan.dilation.second));
+  const int64_t height =
+      OutputExtent(x.size(1) + rows.before + rows.after, plan.kernel.first, plan.strides.first, plan.dilation.first, false);
+  const int64_t width =
+      OutputExtent(x.size(2) + columns.before + columns.after, plan.kernel.second, plan.strides.second, plan.dilation.second, false);
+  const bool even = rows.before == rows.after && columns.before == columns.after;
+  // What is copied: the input with its padding, or the output without its first row and column. The smaller one.
+  if (even || (even_rows && even_columns && height * width * kernel.size(0) < x.size(1) * x.size(2) * x.size(3))) {
+    const at::Tensor y = EvenConvolution(x, kernel, bias, plan, even_rows->pad, even_columns->pad);
+    return ChannelsLast(even ? y : y.narrow(2, even_rows->skip, height).narrow(3, even_columns->skip, width));
   }
-  const std::optional<at::Tensor> optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
-  return ChannelsLast(at::convolution(ChannelsFirst(input), ChannelsFirst(kernel), optional_bias, {plan.strides.first, plan.strides.second}, {rows.before, columns.before},
-                                      {plan.dilation.first, plan.dilation.second}, /*transposed=*/false, {0, 0}, plan.groups));
+  const at::Tensor padded = at::constant_pad_nd(x, {0, 0, columns.before, columns.after, rows.before, rows.after});
+  return ChannelsLast(EvenConvolution(padded, kernel, bias, plan, 0, 0));
 }
 
 void AddConvolutionLayers(LayerTable& table) {

@@ -1,10 +1,10 @@
 #pragma once
 // Convolution of images as Keras does it, on tensors in (N, H, W, C) order.
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <utility>
-
-#include <ATen/core/Tensor.h>
 
 #include "model/layer_options.h"
 
@@ -23,7 +23,7 @@ struct ConvolutionPlan {
   std::pair<int64_t, int64_t> kernel{1, 1}, strides{1, 1}, dilation{1, 1};
   bool same = false;
   int64_t groups = 1;
-  int64_t rows = 0, columns = 0;  // of zeros on each side, taken over from a ZeroPadding2D
+  Padding rows, columns;  // zeros taken over from a ZeroPadding2D
 
   // −1 stays −1.
   std::pair<int64_t, int64_t> OutputSize(int64_t height, int64_t width) const;
@@ -31,8 +31,5 @@ struct ConvolutionPlan {
 
 // `kernel` in run layout (out, h, w, in / groups); `bias` may be undefined. The result is contiguous.
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan);
-
-// For the tests of the tests: moves this many rows and columns of every `same` padding from after to before. 0 but there.
-extern int shift_same_padding_for_test;
 
 }  // namespace lockstep

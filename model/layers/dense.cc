@@ -18,7 +18,8 @@ class Dense final : public Layer {
         activation_(ReadActivation(options, "activation")),
         kernel_regularizer_(options.Raw("kernel_regularizer")),
         bias_regularizer_(options.Raw("bias_regularizer")) {
-    for (const char* key : {"activity_regularizer", "kernel_constraint", "bias_constraint", "lora_rank", "lora_alpha", "quantization_config"}) {
+    for (const char* key :
+         {"activity_regularizer", "kernel_constraint", "bias_constraint", "lora_rank", "lora_alpha", "quantization_config"}) {
       options.Only(key, nullptr);
     }
     options.Skip({"kernel_initializer", "bias_initializer"});

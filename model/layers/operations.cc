@@ -67,8 +67,7 @@ class BinaryOperation final : public Layer {
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame&) const override {
     const auto value = [&](const Operand& operand) {
-      return operand.input >= 0 ? inputs[static_cast<size_t>(operand.input)]
-                                : at::full({}, operand.number, inputs[0].options());
+      return operand.input >= 0 ? inputs[static_cast<size_t>(operand.input)] : at::full({}, operand.number, inputs[0].options());
     };
     return operation_(value(left_), value(right_));
   }
@@ -90,9 +89,7 @@ class UnaryOperation final : public Layer {
 class ActivationOperation final : public Layer {
  public:
   explicit ActivationOperation(Activation activation) : activation_(std::move(activation)) {}
-  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
-    return Activate(activation_, inputs[0], frame);
-  }
+  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override { return Activate(activation_, inputs[0], frame); }
   const Activation* activation() const override { return &activation_; }
 
  private:

@@ -25,7 +25,8 @@ class Pooling2D final : public Layer {
   absl::StatusOr<Shape> OutputShape(absl::Span<const Shape> inputs) const override {
     RETURN_IF_ERROR(ExpectInputs(inputs, 1, 4));
     const auto [height, width] = plan_.OutputSize(inputs[0][1], inputs[0][2]);
-    if (height == 0 || width == 0) return absl::InvalidArgumentError(absl::StrCat("its window is larger than its input ", ShapeText(inputs[0])));
+    if (height == 0 || width == 0)
+      return absl::InvalidArgumentError(absl::StrCat("its window is larger than its input ", ShapeText(inputs[0])));
     return Shape{inputs[0][0], height, width, inputs[0][3]};
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame&) const override {

@@ -47,7 +47,9 @@ class Rescaling final : public Layer {
 class Normalization final : public Layer {
  public:
   explicit Normalization(LayerOptions& options)
-      : axes_(options.Ints("axis")), invert_(options.Flag("invert", false)), mean_(Numbers(options, "mean")),
+      : axes_(options.Ints("axis")),
+        invert_(options.Flag("invert", false)),
+        mean_(Numbers(options, "mean")),
         variance_(Numbers(options, "variance")) {
     if (mean_.empty() != variance_.empty()) options.Problem("options mean and variance must be given together");
   }

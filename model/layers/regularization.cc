@@ -36,7 +36,8 @@ class Dropout final : public Layer {
   }
   absl::StatusOr<Shape> OutputShape(absl::Span<const Shape> inputs) const override {
     RETURN_IF_ERROR(ExpectInputs(inputs, 1, 0));
-    if (!noise_.empty() && noise_.size() != inputs[0].size()) return absl::InvalidArgumentError("its noise_shape has another rank than its input");
+    if (!noise_.empty() && noise_.size() != inputs[0].size())
+      return absl::InvalidArgumentError("its noise_shape has another rank than its input");
     return inputs[0];
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {

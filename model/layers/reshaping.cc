@@ -146,9 +146,7 @@ class Border2D final : public Layer {
     return at::constant_pad_nd(inputs[0], {0, 0, sign_ * border_[2], sign_ * border_[3], sign_ * border_[0], sign_ * border_[1]})
         .contiguous();
   }
-  std::optional<std::array<int64_t, 4>> zero_padding() const override {
-    return sign_ > 0 ? std::optional(border_) : std::nullopt;
-  }
+  std::optional<std::array<int64_t, 4>> zero_padding() const override { return sign_ > 0 ? std::optional(border_) : std::nullopt; }
 
  private:
   const std::array<int64_t, 4> border_;

@@ -8,7 +8,8 @@
 //   gradients/PATH        of the loss, by each trainable variable's HDF5 path, in Keras's layout
 //   input_gradient        of the loss
 //   moving/PATH           moving statistics after one step
-// --plain: no fusing of layers. --time N: nothing is written; says how long the fastest of N training steps took. Exit status 1, and a line on stderr, for every model that cannot be run.
+// --plain: no fusing of layers. --time N: nothing is written; says how long the fastest of N training steps took. Exit status 1, and a line
+// on stderr, for every model that cannot be run.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
