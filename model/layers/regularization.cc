@@ -104,6 +104,26 @@ class GaussianDropout final : public Layer {
   const double rate_;
 };
 
+// Dropout that keeps mean and deviation of what selu makes. Source: keras.layers.AlphaDropout.
+class AlphaDropout final : public Layer {
+ public:
+  explicit AlphaDropout(LayerOptions& options) : rate_(Rate(options, "rate")) {
+    options.Only("noise_shape", nullptr);
+    if (rate_ == 1) options.Problem("option rate must be less than 1");
+  }
+  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
+    const at::Tensor& x = inputs[0];
+    if (!frame.context.training || rate_ == 0) return x;
+    constexpr double kDropped = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946;
+    const double scale = 1 / std::sqrt((1 - rate_) * (1 + rate_ * kDropped * kDropped));
+    const at::Tensor keep = (RandomUniform(x.sizes(), x.options(), frame) >= rate_).to(x.scalar_type());
+    return (x * keep + (1 - keep) * kDropped) * scale - scale * kDropped * rate_;
+  }
+
+ private:
+  const double rate_;
+};
+
 // ConvNeXt's: drops whole samples of a residual branch.
 class StochasticDepth final : public Layer {
  public:
@@ -127,6 +147,7 @@ void AddRegularizationLayers(LayerTable& table) {
   table["SpatialDropout2D"] = [](LayerOptions& options) { return std::make_unique<SpatialDropout2D>(options); };
   table["GaussianNoise"] = [](LayerOptions& options) { return std::make_unique<GaussianNoise>(options); };
   table["GaussianDropout"] = [](LayerOptions& options) { return std::make_unique<GaussianDropout>(options); };
+  table["AlphaDropout"] = [](LayerOptions& options) { return std::make_unique<AlphaDropout>(options); };
   table["StochasticDepth"] = [](LayerOptions& options) { return std::make_unique<StochasticDepth>(options); };
 }
 
