@@ -10,17 +10,16 @@
 #define LOCKSTEP_CONCAT_INNER(a, b) a##b
 #define LOCKSTEP_CONCAT(a, b) LOCKSTEP_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                  \
-  do {                                               \
+#define RETURN_IF_ERROR(expression)                                         \
+  do {                                                                      \
     if (absl::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 
-#define ASSIGN_OR_RETURN(lhs, expression) \
-  ASSIGN_OR_RETURN_INNER(LOCKSTEP_CONCAT(status_or_, __LINE__), lhs, expression)
+#define ASSIGN_OR_RETURN(lhs, expression) ASSIGN_OR_RETURN_INNER(LOCKSTEP_CONCAT(status_or_, __LINE__), lhs, expression)
 
-#define ASSIGN_OR_RETURN_INNER(name, lhs, expression)     \
-  auto name = (expression);                               \
-  if (!name.ok()) return std::move(name).status();        \
+#define ASSIGN_OR_RETURN_INNER(name, lhs, expression) \
+  auto name = (expression);                           \
+  if (!name.ok()) return std::move(name).status();    \
   lhs = std::move(name).value()
 
 namespace lockstep {

@@ -31,11 +31,11 @@ class BlockPool {
   };
 
   struct Usage {
-    Bytes live;            // by category; kAllocatorSlack: freed blocks kept
-    Bytes at_peak;         // as it was when the total of live bytes was highest
+    Bytes live;              // by category; kAllocatorSlack: freed blocks kept
+    Bytes at_peak;           // as it was when the total of live bytes was highest
     int64_t peak_bytes = 0;  // highest total of live bytes since the last ResetPeak
     int64_t limit_bytes = 0;
-    int64_t refused = 0;   // requests refused since the pool was made
+    int64_t refused = 0;  // requests refused since the pool was made
   };
 
   explicit BlockPool(Options options) : options_(options) {}

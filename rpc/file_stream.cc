@@ -79,8 +79,7 @@ absl::StatusOr<FileDigest> ReceiveInto(int fd, const std::string& path, absl::Fu
   Hasher hasher;
   for (;;) {
     v1::Chunk chunk;
-    if (!read_chunk(&chunk))
-      return absl::UnavailableError(absl::StrCat("the stream of ", path, " ended before its last piece"));
+    if (!read_chunk(&chunk)) return absl::UnavailableError(absl::StrCat("the stream of ", path, " ended before its last piece"));
     if (hasher.bytes() + chunk.data().size() > most_bytes) {
       return absl::ResourceExhaustedError(absl::StrCat(path, " would be larger than the ", most_bytes, " bytes allowed"));
     }
@@ -120,8 +119,7 @@ absl::Status SendFile(const std::string& path, absl::FunctionRef<bool(const v1::
   });
 }
 
-absl::StatusOr<FileDigest> ReceiveFile(const std::string& path, absl::FunctionRef<bool(v1::Chunk*)> read_chunk,
-                                       uint64_t most_bytes) {
+absl::StatusOr<FileDigest> ReceiveFile(const std::string& path, absl::FunctionRef<bool(v1::Chunk*)> read_chunk, uint64_t most_bytes) {
   static std::atomic<uint64_t> count{0};
   const std::string temporary = absl::StrCat(path, ".part.", getpid(), ".", count++);
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);

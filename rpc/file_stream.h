@@ -26,7 +26,6 @@ absl::Status SendFile(const std::string& path, absl::FunctionRef<bool(const v1::
 // directory: after OK the file is whole and durable; after an error `path` is what it was. `read` is false once the stream
 // ended: before the last chunk that is Unavailable. DataLoss: what came is not what was sent. ResourceExhausted: the disk is
 // full, or the file would pass `most_bytes`.
-absl::StatusOr<FileDigest> ReceiveFile(const std::string& path, absl::FunctionRef<bool(v1::Chunk*)> read,
-                                       uint64_t most_bytes = UINT64_MAX);
+absl::StatusOr<FileDigest> ReceiveFile(const std::string& path, absl::FunctionRef<bool(v1::Chunk*)> read, uint64_t most_bytes = UINT64_MAX);
 
 }  // namespace lockstep

@@ -37,8 +37,7 @@ class FileStream : public testing::Test {
         most);
   }
   size_t Files() const {
-    return static_cast<size_t>(
-        std::distance(std::filesystem::directory_iterator(directory_), std::filesystem::directory_iterator()));
+    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(directory_), std::filesystem::directory_iterator()));
   }
   void SetUp() override {
     std::string pattern = absl::StrCat(testing::TempDir(), "/file_stream.XXXXXX");

@@ -75,9 +75,8 @@ class YamlConfig final : public CLI::Config {
         if (nearest.empty() || EditDistance(known, name) < EditDistance(nearest, name)) nearest = known;
       }
     }
-    throw CLI::ConfigError(
-        absl::StrCat("configuration file: no option is called \"", name, "\"; the nearest is \"", nearest, "\""),
-        CLI::ExitCodes::ConfigError);
+    throw CLI::ConfigError(absl::StrCat("configuration file: no option is called \"", name, "\"; the nearest is \"", nearest, "\""),
+                           CLI::ExitCodes::ConfigError);
   }
 
   const CLI::App& app_;
@@ -110,8 +109,7 @@ void AddClientFlags(CLI::App& app, ClientFlags& flags) {
   app.add_option("--coordinator", flags.coordinator, "HOST:PORT of the coordinator")->envname("LOCKSTEP_COORDINATOR");
   app.add_option("--token-file", flags.token_file, "File that holds the cluster's token (the token itself: LOCKSTEP_TOKEN)")
       ->envname("LOCKSTEP_TOKEN_FILE");
-  app.add_option("--ca-certificate", flags.ca_certificate_file,
-                 "PEM of the authority that signed the coordinator's certificate: use TLS");
+  app.add_option("--ca-certificate", flags.ca_certificate_file, "PEM of the authority that signed the coordinator's certificate: use TLS");
   app.add_option("--server-name", flags.server_name, "Name in the coordinator's certificate, if it is not the host");
 }
 

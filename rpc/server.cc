@@ -86,8 +86,7 @@ grpc::Status Authorize(const grpc::ServerContext& context, const std::string& to
                       given.size() <= kBearer.size() ? "no token: give --token-file or LOCKSTEP_TOKEN" : "wrong token");
 }
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions& options,
-                                                            const std::vector<grpc::Service*>& services) {
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions& options, const std::vector<grpc::Service*>& services) {
   RETURN_IF_ERROR(CheckExposure(options));
   RETURN_IF_ERROR(TryBind(options.listen));
   grpc::EnableDefaultHealthCheckService(true);
@@ -114,9 +113,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   std::unique_ptr<RpcServer> server(new RpcServer);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", options.listen,
-                     options.tls_certificate.empty() ? "" : " (is the certificate one, and the key its own?)"));
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen,
+                                               options.tls_certificate.empty() ? "" : " (is the certificate one, and the key its own?)"));
   }
   server->address_ = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", port);
   return server;

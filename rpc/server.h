@@ -36,8 +36,7 @@ class RpcServer {
  public:
   // InvalidArgument: beyond loopback without token and TLS, or an address that is none. Unavailable: the port is in use. The
   // services must outlive the server.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ServerOptions& options,
-                                                          const std::vector<grpc::Service*>& services);
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ServerOptions& options, const std::vector<grpc::Service*>& services);
   ~RpcServer();
 
   // With the port that was bound.
