@@ -233,6 +233,8 @@ absl::StatusOr<std::unique_ptr<KerasArchive>> KerasArchive::FromBytes(std::strin
 
 absl::Status KerasArchive::ReadEntries(void* zip_handle) {
   auto* zip = static_cast<zip_t*>(zip_handle);
+  // libzip takes an empty file for an archive without entries.
+  if (zip_get_num_entries(zip, 0) <= 0) return absl::DataLossError(absl::StrCat(name_, " is not a .keras file: it is empty"));
   ASSIGN_OR_RETURN(const std::string metadata, ReadEntry(zip, name_, kMetadata, kMaxJsonBytes));
   ASSIGN_OR_RETURN(metadata_, ParseJson(metadata, name_, kMetadata));
   ASSIGN_OR_RETURN(const std::string config, ReadEntry(zip, name_, kConfig, kMaxJsonBytes));

@@ -46,10 +46,7 @@ TEST(KerasArchive, NamesTheArrayThatIsMissingOrOfAnotherShape) {
 TEST(KerasArchive, NoSuchFile) { EXPECT_EQ(KerasArchive::Open("/no/such/net.keras").status().code(), absl::StatusCode::kNotFound); }
 
 TEST(KerasArchive, WhatIsNoArchive) {
-  const absl::Status empty = OpenStatus("");  // to libzip an archive without entries
-  EXPECT_EQ(empty.code(), absl::StatusCode::kInvalidArgument) << empty;
-  EXPECT_THAT(std::string(empty.message()), HasSubstr("net.keras"));
-  for (const std::string& bytes : {std::string("hello"), std::string(5000, 'x')}) {
+  for (const std::string& bytes : {std::string(), std::string("hello"), std::string(5000, 'x')}) {
     const absl::Status status = OpenStatus(bytes);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("net.keras"));

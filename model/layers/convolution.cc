@@ -20,13 +20,10 @@ Padding SamePadding(int64_t size, int64_t kernel, int64_t stride, int64_t dilati
 
 namespace {
 
-// From the first to the last place that a kernel touches.
-int64_t Reach(int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation + 1; }
-
 int64_t OutputExtent(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, bool same) {
   if (size < 0) return -1;
   if (same) return (size + stride - 1) / stride;
-  const int64_t reach = Reach(kernel, dilation);
+  const int64_t reach = (kernel - 1) * dilation + 1;
   return size < reach ? 0 : (size - reach) / stride + 1;
 }
 
@@ -73,9 +70,9 @@ class ConvolutionLayer : public Layer {
 
   const Activation* activation() const override { return &activation_; }
   bool FusePadding(const std::array<int64_t, 4>& border) override {
-    if (plan_.same) return false;
-    plan_.rows = {border[0], border[1]};
-    plan_.columns = {border[2], border[3]};
+    if (plan_.same || border[0] != border[1] || border[2] != border[3]) return false;
+    plan_.rows = border[0];
+    plan_.columns = border[2];
     return true;
   }
 
@@ -230,11 +227,11 @@ class Conv2DTranspose final : public ConvolutionLayer {
 
  private:
   static int64_t Of(const std::pair<int64_t, int64_t>& pair, int axis) { return axis == 0 ? pair.first : pair.second; }
-  int64_t ReachOf(int axis) const { return Reach(Of(plan_.kernel, axis), Of(plan_.dilation, axis)); }
+  int64_t Reach(int axis) const { return (Of(plan_.kernel, axis) - 1) * Of(plan_.dilation, axis) + 1; }
   // keras/src/backend/common/backend_utils.py: _get_output_shape_given_tf_padding.
   int64_t Extent(int axis, int64_t size) const {
     if (size < 0) return -1;
-    const int64_t stride = Of(plan_.strides, axis), reach = ReachOf(axis);
+    const int64_t stride = Of(plan_.strides, axis), reach = Reach(axis);
     if (plan_.same) return output_padding_ ? (size - 1) * stride + reach % 2 + Of(*output_padding_, axis) : size * stride;
     return (size - 1) * stride + reach + (output_padding_ ? Of(*output_padding_, axis) : std::max(reach, stride) - reach);
   }
@@ -258,51 +255,21 @@ std::pair<int64_t, int64_t> ConvolutionPlan::OutputSize(int64_t height, int64_t 
           OutputExtent(width, kernel.second, strides.second, dilation.second, same)};
 }
 
-namespace {
-
-// One axis of a convolution as libtorch can do it, which pads both sides alike: `pad` zeros on each side, of whose outputs the first
-// `skip` are dropped.
-struct EvenPadding {
-  int64_t pad = 0, skip = 0;
-};
-
-// Uneven padding is even padding of one more stride before, less the first output; nothing if that would take windows of zeros only.
-std::optional<EvenPadding> MakeEven(Padding padding, int64_t stride, int64_t reach) {
-  if (padding.before == padding.after) return EvenPadding{padding.before, 0};
-  const EvenPadding even{padding.before + stride, 1};
-  if (even.pad < padding.after || even.pad >= reach) return std::nullopt;
-  return even;
-}
-
-at::Tensor EvenConvolution(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan, int64_t rows,
-                           int64_t columns) {
-  const std::optional<at::Tensor> optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
-  return at::convolution(ChannelsFirst(x), ChannelsFirst(kernel), optional_bias, {plan.strides.first, plan.strides.second}, {rows, columns},
-                         {plan.dilation.first, plan.dilation.second}, /*transposed=*/false, {0, 0}, plan.groups);
-}
-
-}  // namespace
-
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan) {
-  Padding rows = plan.rows, columns = plan.columns;
+  Padding rows{plan.rows, plan.rows}, columns{plan.columns, plan.columns};
   if (plan.same) {
     rows = SamePadding(x.size(1), plan.kernel.first, plan.strides.first, plan.dilation.first);
     columns = SamePadding(x.size(2), plan.kernel.second, plan.strides.second, plan.dilation.second);
   }
-  const auto even_rows = MakeEven(rows, plan.strides.first, Reach(plan.kernel.first, plan.dilation.first));
-  const auto even_columns = MakeEven(columns, plan.strides.second, Reach(plan.kernel.second, plan.dilation.second));
-  const int64_t height =
-      OutputExtent(x.size(1) + rows.before + rows.after, plan.kernel.first, plan.strides.first, plan.dilation.first, false);
-  const int64_t width =
-      OutputExtent(x.size(2) + columns.before + columns.after, plan.kernel.second, plan.strides.second, plan.dilation.second, false);
-  const bool even = rows.before == rows.after && columns.before == columns.after;
-  // What is copied: the input with its padding, or the output without its first row and column. The smaller one.
-  if (even || (even_rows && even_columns && height * width * kernel.size(0) < x.size(1) * x.size(2) * x.size(3))) {
-    const at::Tensor y = EvenConvolution(x, kernel, bias, plan, even_rows->pad, even_columns->pad);
-    return ChannelsLast(even ? y : y.narrow(2, even_rows->skip, height).narrow(3, even_columns->skip, width));
+  at::Tensor input = x;
+  if (rows.before != rows.after || columns.before != columns.after) {
+    input = at::constant_pad_nd(x, {0, 0, columns.before, columns.after, rows.before, rows.after});
+    rows = columns = {};
   }
-  const at::Tensor padded = at::constant_pad_nd(x, {0, 0, columns.before, columns.after, rows.before, rows.after});
-  return ChannelsLast(EvenConvolution(padded, kernel, bias, plan, 0, 0));
+  const std::optional<at::Tensor> optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  return ChannelsLast(at::convolution(ChannelsFirst(input), ChannelsFirst(kernel), optional_bias, {plan.strides.first, plan.strides.second},
+                                      {rows.before, columns.before}, {plan.dilation.first, plan.dilation.second}, /*transposed=*/false,
+                                      {0, 0}, plan.groups));
 }
 
 void AddConvolutionLayers(LayerTable& table) {
