@@ -201,7 +201,7 @@ std::string FormatElapsed(absl::Duration duration) {
 }
 
 std::string FormatCount(double value) {
-  if (value < 10) return absl::StrFormat(value == std::floor(value) ? "%.0f" : "%.1f", value);
+  if (value < 10) return absl::StrFormat("%.*f", value == std::floor(value) ? 0 : 1, value);
   std::string digits = absl::StrFormat("%.0f", value);
   for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
   return digits;
