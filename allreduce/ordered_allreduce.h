@@ -88,7 +88,7 @@ class OrderedAllReduce {
   Metrics metrics() const;
 
  private:
-  OrderedAllReduce(Options options);
+  explicit OrderedAllReduce(Options options);
 
   bool BackgroundWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool NobodyDrives() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !driving_; }

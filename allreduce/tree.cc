@@ -44,7 +44,7 @@ std::vector<LeafRange> EvenRuns(int leaves, int parts) {
       const int so_far = fewest[static_cast<size_t>(i)][static_cast<size_t>(k)];
       if (so_far == kImpossible) continue;
       for (int extra = 0; extra <= 1 && k + extra <= longer; ++extra) {
-        int& best = fewest[static_cast<size_t>(i) + 1][static_cast<size_t>(k + extra)];
+        int& best = fewest[static_cast<size_t>(i) + 1][static_cast<size_t>(k) + static_cast<size_t>(extra)];
         best = std::min(best, so_far + cost(i, k, extra));
       }
     }

@@ -32,7 +32,7 @@ std::string DidYouMean(std::string_view word, const std::vector<std::string>& ca
       best_distance = distance;
     }
   }
-  if (best_distance * 2 <= std::max(word.size(), best->size())) return absl::StrCat("did you mean '", *best, "'?");
+  if (best != nullptr && best_distance * 2 <= std::max(word.size(), best->size())) return absl::StrCat("did you mean '", *best, "'?");
   return absl::StrCat("known are: ", absl::StrJoin(candidates, ", "));
 }
 
