@@ -271,7 +271,7 @@ std::vector<JobField> MakeFields() {
       {"replicas.max", "", "", "", "Most trainers to use", kAll, SetMaxReplicas},
       {"replicas.threads", "--threads", "", "N", "Compute threads of a trainer; default: an even share of the cores", kAll, SetThreads},
       {"memory.limit", "--memory-limit", "", "SIZE", "What the tensors of one trainer may take; default: no limit", kAll, SetMemoryLimit},
-      {"memory.allow", "--allow", "", "NAME[,...]", "Remedies that change bits: micro_batch, bfloat16", kAll, SetAllow},
+      {"memory.allow", "--allow", "", "NAME[,...]", "Remedies that change bits: micro_batch, bfloat16; not applied yet, and refused", kAll, SetAllow},
       {"checkpoint.best", "--best", "", "METRIC", "Keep the model of the epoch where this was best", kFit, SetBest},
       {"checkpoint.mode", "--best-mode", "", "min|max", "Default: min for losses, else max", kFit, SetBestMode},
       {"stop_early.metric", "--stop-early", "", "METRIC", "End when this no longer improves", kFit, SetStopMetric},

@@ -30,7 +30,7 @@ class Checker {
     CheckLength();
     CheckReplicas();
     CheckImage(job_.data().image());
-    for (const std::string& word : job_.memory().allow()) OneOf(word, {"micro_batch", "bfloat16"}, "memory.allow");
+    Require(job_.memory().allow().empty(), "memory.allow", "names remedies that are not applied yet; leave it out");
     OneOf(job_.precision(), {"", "float32", "float64"}, "precision");
     if (job_.has_learning_rate()) Positive(job_.learning_rate(), "learning_rate");
     for (const std::string& metric : job_.metrics()) Require(!metric.empty(), "metrics", "has an empty name; leave it out");

@@ -43,7 +43,7 @@ TEST(JobCheck, EachErrorBeginsWithItsField) {
       {"data.image.mean: has 2 values",
        [](v1::Job& job) { job.mutable_data()->mutable_image()->add_mean(1), job.mutable_data()->mutable_image()->add_mean(1); }},
       {"data.image.std: has a value that is not above 0", [](v1::Job& job) { job.mutable_data()->mutable_image()->add_std(0); }},
-      {"memory.allow: \"magic\"", [](v1::Job& job) { job.mutable_memory()->add_allow("magic"); }},
+      {"memory.allow: names remedies", [](v1::Job& job) { job.mutable_memory()->add_allow("magic"); }},
       {"precision: \"fp8\"", [](v1::Job& job) { job.set_precision("fp8"); }},
       {"learning_rate: is -1", [](v1::Job& job) { job.set_learning_rate(-1); }},
       {"metrics: ", [](v1::Job& job) { job.add_metrics(""); }},
