@@ -186,4 +186,16 @@ absl::StatusOr<std::vector<std::string>> OrderedAllReduce::ExchangeVerdicts(std:
 
 Metrics OrderedAllReduce::metrics() const { return {bytes_shared_, bytes_sent_, bytes_received_}; }
 
+MemoryUse OrderedAllReduce::memory_use() const {
+  const Membership& membership = options_.membership;
+  MemoryUse use;
+  use.sums = membership.SubtreesOf(membership.rank).size() * RoundUpToPage(options_.layout.bytes());
+  use.peers = group_->memory().resident_control_bytes();
+  for (const LocalPeer& peer : group_->local()) use.peers += peer.memory().resident_bytes();
+  for (const RemotePeer& peer : group_->remote()) {
+    use.buffers += RemotePeer::ReceiveBytes(options_.layout, membership.ranks(), membership.SubtreesOf(peer.rank()).size());
+  }
+  return use;
+}
+
 }  // namespace lockstep::allreduce

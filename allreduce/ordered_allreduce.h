@@ -10,7 +10,7 @@
 // After an error from Finish or ExchangeVerdicts, but InvalidArgument, the collective is broken for good: peers are told, and
 // every later call returns the same error.
 //
-// Thread-safety: Submit and metrics from any thread; Finish and ExchangeVerdicts by one thread.
+// Thread-safety: Submit, metrics and memory_use from any thread; Finish and ExchangeVerdicts by one thread.
 
 #include <atomic>
 #include <cstdint>
@@ -57,6 +57,13 @@ struct MemoryNeed {
 // `remote`: by rank, whether it is on another host than membership.rank.
 MemoryNeed PredictMemory(const Membership& membership, const Layout& layout, const std::vector<bool>& remote);
 
+// Bytes of a rank as they are: what is mapped from the kernel, what is allocated by size.
+struct MemoryUse {
+  size_t sums = 0;     // the vectors of this rank's own sums; the first becomes the result
+  size_t peers = 0;    // what of the peers' memory of the same host this rank has mapped in, and its own control block
+  size_t buffers = 0;  // allocated, for what peers of other hosts send
+};
+
 class OrderedAllReduce {
  public:
   // Waits for all peers; one rank alone needs neither listener nor endpoints. PermissionDenied: a peer has another token.
@@ -86,6 +93,7 @@ class OrderedAllReduce {
   absl::StatusOr<std::vector<std::string>> ExchangeVerdicts(std::string_view verdict);
 
   Metrics metrics() const;
+  MemoryUse memory_use() const;
 
  private:
   explicit OrderedAllReduce(Options options);

@@ -76,6 +76,37 @@ void SumsLikeTheTreeForAllRanks(uint64_t first_seed, const std::function<std::st
   }
 }
 
+TEST(OrderedAllReduce, SaysWhatItsMemoryIsFor) {
+  const size_t elements = 1 << 20;
+  const Layout layout = MakeLayout(std::vector<size_t>{elements}, Element::kFloat32, 1 << 20);
+  const auto use_of = [&](const std::function<std::string(int rank)>& host_of) {
+    std::vector<MemoryUse> before(2), after(2);
+    const std::vector<LeafRange> runs = {{0, 1}, {1, 2}};
+    RunRanks({.runs = runs, .layout = layout, .host_of = host_of}, [&](OrderedAllReduce& all_reduce, int rank) {
+      const auto index = static_cast<size_t>(rank);
+      before[index] = all_reduce.memory_use();
+      LeafSums<float> sums(2, {runs[index]}, layout, all_reduce.subtree_sums<float>(),
+                           [&](int bucket) { EXPECT_TRUE(all_reduce.Submit(bucket).ok()); });
+      ASSERT_TRUE(sums.BeginStep().ok());
+      ASSERT_TRUE(sums.CompleteWithZeros(rank).ok());
+      ASSERT_TRUE(all_reduce.Finish("").ok());
+      after[index] = all_reduce.memory_use();
+    });
+    EXPECT_EQ(after[0].sums, layout.bytes());
+    EXPECT_EQ(after[1].sums, layout.bytes());
+    return std::pair(before[0], after[0]);
+  };
+  const auto [before, after] = use_of([](int) { return std::string("a"); });
+  EXPECT_LE(before.peers, layout.bytes() / 8) << "control blocks, and what the kernel maps in around them";
+  // A rank reads and writes its half of the peer's vector; the kernel may map in what is around it.
+  EXPECT_GE(after.peers, layout.bytes() / 2);
+  EXPECT_LE(after.peers, layout.bytes() + (256u << 10));
+  EXPECT_EQ(after.buffers, 0u);
+  const auto [apart_before, apart] = use_of([](int rank) { return std::string(rank == 0 ? "a" : "b"); });
+  EXPECT_LE(apart.peers, layout.bytes() / 8) << "no memory is shared";
+  EXPECT_EQ(apart.buffers, PredictMemory({1, 2, {{0, 1}, {1, 2}}, 0}, layout, {false, true}).receive);
+}
+
 TEST(OrderedAllReduce, SameBitsAsTheTreeOnOneHost) {
   SumsLikeTheTreeForAllRanks(100, [](int) { return std::string("a"); });
 }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/resident_memory.h"
 #include "base/status_macros.h"
 
 namespace lockstep::allreduce {
@@ -28,6 +29,10 @@ absl::StatusOr<RankMemory> RankMemory::Map(const FileDescriptor& file, const Lay
 
 RankMemory::RankMemory(Mapping mapping, FileDescriptor file, const Layout& layout)
     : mapping_(std::move(mapping)), file_(std::move(file)), vector_bytes_(RoundUpToPage(layout.bytes())) {}
+
+size_t RankMemory::resident_bytes() const { return static_cast<size_t>(ResidentBytesOf(mapping_.data(), mapping_.size())); }
+
+size_t RankMemory::resident_control_bytes() const { return static_cast<size_t>(ResidentBytesOf(mapping_.data(), sizeof(ControlBlock))); }
 
 std::byte* RankMemory::vector(size_t subtree) const {
   return mapping_.data() + RoundUpToPage(sizeof(ControlBlock)) + subtree * vector_bytes_;

@@ -50,6 +50,9 @@ class RankMemory {
   ControlBlock& control() const { return *reinterpret_cast<ControlBlock*>(mapping_.data()); }
   std::byte* vector(size_t subtree) const;
   const FileDescriptor& file() const { return file_; }
+  // What of it this process has mapped in, from the kernel: of a peer's, what this rank has read or written.
+  size_t resident_bytes() const;
+  size_t resident_control_bytes() const;
 
  private:
   RankMemory(Mapping mapping, FileDescriptor file, const Layout& layout);
