@@ -60,20 +60,24 @@ std::string ClassOf(const dataset::Index& index, const std::vector<std::string>&
 }
 
 template <typename T>
-void FillResult(const Evaluation& evaluation, const DataSource& data, const MemoryAccount& account, GradientExchange<T>& exchange,
+void FillResult(const Evaluation& evaluation, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
                 const dataset::Pipeline& pipeline, absl::Time start, ResultFigures& result) {
   result.samples = static_cast<uint64_t>(evaluation.verdict.samples);
   result.steps = static_cast<uint64_t>(data.train_sampler().StepsPerEpoch());
   result.wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   result.images_per_second = static_cast<double>(evaluation.verdict.samples) / std::max(result.wall_seconds, 1e-9);
-  result.memory = account.Take(exchange.memory_bytes(), static_cast<int64_t>(pipeline.stats().bytes));
+  OwnedBytes owned = exchange.owned_bytes();
+  owned.input_pipeline = static_cast<int64_t>(pipeline.stats().bytes);
+  owned.in_heap += owned.input_pipeline;
+  account.Settle(owned);
+  result.memory = account.Take(owned);
 }
 
 }  // namespace
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, const MemoryAccount& account,
-                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
+absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
+                                       StepRunner<T>& runner, Reporter& reporter) {
   const absl::Time start = absl::Now();
   RunOutcome outcome;
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
@@ -88,7 +92,7 @@ absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& da
 }
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, const MemoryAccount& account,
+absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, MemoryAccount& account,
                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
   const absl::Time start = absl::Now();
   RunOutcome outcome;
@@ -120,13 +124,13 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
   return outcome;
 }
 
-template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&, GradientExchange<float>&,
+template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, MemoryAccount&, GradientExchange<float>&,
                                                 StepRunner<float>&, Reporter&);
-template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, const MemoryAccount&, GradientExchange<double>&,
+template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, MemoryAccount&, GradientExchange<double>&,
                                                 StepRunner<double>&, Reporter&);
-template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, const MemoryAccount&,
-                                               GradientExchange<float>&, StepRunner<float>&, Reporter&);
-template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, const MemoryAccount&,
-                                               GradientExchange<double>&, StepRunner<double>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, MemoryAccount&, GradientExchange<float>&,
+                                               StepRunner<float>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunPredict(const RunSpec&, const Model&, const DataSource&, MemoryAccount&, GradientExchange<double>&,
+                                               StepRunner<double>&, Reporter&);
 
 }  // namespace lockstep

@@ -11,13 +11,13 @@ namespace lockstep {
 
 // Loss and metrics over the folder.
 template <typename T>
-absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, const MemoryAccount& account,
-                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter);
+absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
+                                       StepRunner<T>& runner, Reporter& reporter);
 
 // predictions.csv in the scratch folder: path, class, and a column for each output unit, in the order of the folder's sorted paths.
 // REQUIRES: one rank.
 template <typename T>
-absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, const MemoryAccount& account,
+absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, MemoryAccount& account,
                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter);
 
 }  // namespace lockstep

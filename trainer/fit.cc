@@ -36,7 +36,7 @@ struct EpochSums {
 template <typename T>
 class Fit {
  public:
-  Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, const MemoryAccount& account, Replica<T>& replica,
+  Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, MemoryAccount& account, Replica<T>& replica,
       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter)
       : spec_(spec),
         files_(files),
@@ -65,12 +65,12 @@ class Fit {
   absl::Status Finish();
   void End(Ending ending, std::string reason);
   std::string Scratch(const char* name) const { return absl::StrCat(spec_.scratch, "/", name); }
-  MemoryFigures TakeMemory() const;
+  OwnedBytes Owned() const;
 
   const RunSpec& spec_;
   const RunFiles& files_;
   const DataSource& data_;
-  const MemoryAccount& account_;
+  MemoryAccount& account_;
   Replica<T>& replica_;
   GradientExchange<T>& exchange_;
   StepRunner<T>& runner_;
@@ -115,7 +115,7 @@ absl::StatusOr<RunOutcome> Fit<T>::Run() {
   result.state_hash = replica_.Hash();
   result.wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
   result.images_per_second = phase_totals_.total > 0 ? static_cast<double>(images_) / phase_totals_.total : 0;
-  result.memory = TakeMemory();
+  result.memory = account_.Take(Owned());
   return outcome_;
 }
 
@@ -184,13 +184,17 @@ bool Fit<T>::CountBad(const std::vector<BadSample>& bad, const dataset::Index& i
 }
 
 template <typename T>
-MemoryFigures Fit<T>::TakeMemory() const {
-  return account_.Take(exchange_.memory_bytes(), static_cast<int64_t>(pipeline_->stats().bytes));
+OwnedBytes Fit<T>::Owned() const {
+  OwnedBytes owned = exchange_.owned_bytes();
+  owned.input_pipeline = static_cast<int64_t>(pipeline_->stats().bytes);
+  owned.in_heap += owned.input_pipeline;
+  return owned;
 }
 
 template <typename T>
 void Fit<T>::Report(const StepOutcome& step) {
   ++step_;
+  if (step_ == 1) account_.Settle(Owned());
   const JointVerdict& verdict = step.verdict;
   const auto samples = static_cast<uint64_t>(verdict.samples);
   images_ += samples;
@@ -220,7 +224,7 @@ void Fit<T>::Report(const StepOutcome& step) {
   figures.sample_digest = verdict.sample_digest;
   if (status_now) {
     last_status_ = absl::Now();
-    figures.memory = TakeMemory();
+    figures.memory = account_.Take(Owned());
     const dataset::PipelineStats pipeline = pipeline_->stats();
     reporter_.Status({"training", step_, figures.epoch, step.loss, figures.images_per_second, phase_totals_,
                       static_cast<uint64_t>(exchange_.exchanged_bytes()), static_cast<uint64_t>(pipeline.bytes),
@@ -257,6 +261,7 @@ absl::Status Fit<T>::EndEpoch() {
   if (data_.has_validation()) {
     ASSIGN_OR_RETURN(figures.validation, Validate());
     if (ended_) return absl::OkStatus();
+    if (epoch_ == 1) account_.Settle(Owned());
   }
   figures.bad_samples = sums_.bad;
   figures.wall_seconds = absl::ToDoubleSeconds(absl::Now() - sums_.start);
@@ -328,16 +333,16 @@ void Fit<T>::End(Ending ending, std::string reason) {
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  const MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
+                                  MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
                                   Reporter& reporter) {
   Fit<T> fit(spec, files, data, account, replica, exchange, runner, reporter);
   RETURN_IF_ERROR(fit.Prepare(recipe));
   return fit.Run();
 }
 
-template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, const MemoryAccount&,
+template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, MemoryAccount&,
                                            Replica<float>&, GradientExchange<float>&, StepRunner<float>&, Reporter&);
-template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, const MemoryAccount&,
+template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, MemoryAccount&,
                                            Replica<double>&, GradientExchange<double>&, StepRunner<double>&, Reporter&);
 
 }  // namespace lockstep

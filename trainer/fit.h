@@ -12,7 +12,7 @@ namespace lockstep {
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  const MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
+                                  MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
                                   Reporter& reporter);
 
 }  // namespace lockstep

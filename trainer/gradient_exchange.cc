@@ -65,6 +65,16 @@ int64_t GradientExchange<T>::memory_bytes() const {
 }
 
 template <typename T>
+OwnedBytes GradientExchange<T>::owned_bytes() const {
+  const allreduce::MemoryUse use = all_reduce_->memory_use();
+  const auto lanes = static_cast<int64_t>(sums_->temporary_bytes());
+  const auto buffers = static_cast<int64_t>(use.buffers);
+  return {.gradients = static_cast<int64_t>(use.sums) + lanes,
+          .communication = static_cast<int64_t>(use.peers) + buffers,
+          .in_heap = lanes + buffers};
+}
+
+template <typename T>
 int64_t GradientExchange<T>::exchanged_bytes() const {
   const allreduce::Metrics metrics = all_reduce_->metrics();
   return static_cast<int64_t>(metrics.bytes_shared + metrics.bytes_sent + metrics.bytes_received);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "allreduce/leaf_sums.h"
 #include "allreduce/ordered_allreduce.h"
+#include "trainer/memory_account.h"
 #include "trainer/run_spec.h"
 #include "trainer/verdict.h"
 
@@ -35,8 +36,11 @@ class GradientExchange {
   absl::StatusOr<JointVerdict> ExchangeVerdicts(const Verdict& verdict);
   absl::Span<T> reduced();
 
-  // Bytes of the sums and receive buffers, and of all that went between ranks so far.
+  // What the sums and the receive buffers were predicted to take, for the limit of tensor memory.
   int64_t memory_bytes() const;
+  // What they take, by category, as it is now.
+  OwnedBytes owned_bytes() const;
+  // Of all that went between ranks so far.
   int64_t exchanged_bytes() const;
 
  private:

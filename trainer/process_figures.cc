@@ -1,5 +1,6 @@
 #include "trainer/process_figures.h"
 
+#include <malloc.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -33,6 +34,11 @@ int64_t KilobyteField(absl::string_view status, absl::string_view name) {
 ResidentBytes GetResidentBytes() {
   const std::string status = ReadFile("/proc/self/status").value_or("");
   return {KilobyteField(status, "VmRSS:"), KilobyteField(status, "RssFile:"), KilobyteField(status, "RssShmem:")};
+}
+
+HeapBytes GetHeapBytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return {static_cast<int64_t>(info.uordblks + info.hblkhd), static_cast<int64_t>(info.fordblks)};
 }
 
 std::string HostId() {

@@ -1,5 +1,5 @@
 #pragma once
-// What the kernel says of this process. No libtorch.
+// What the kernel and the C library say of this process. Thread-safe: no state. No libtorch.
 
 #include <cstdint>
 #include <map>
@@ -14,6 +14,13 @@ struct ResidentBytes {
   int64_t shared_memory = 0;
 };
 ResidentBytes GetResidentBytes();
+
+// The C library's heap: what malloc has handed out, large blocks of their own mappings included, and what it keeps for later.
+struct HeapBytes {
+  int64_t in_use = 0;
+  int64_t free = 0;
+};
+HeapBytes GetHeapBytes();
 
 // Equal on all processes that can share memory: the boot's id and the network namespace.
 std::string HostId();

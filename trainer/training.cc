@@ -17,11 +17,12 @@ namespace lockstep {
 namespace {
 
 template <typename T>
-absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, const LoadedModel& loaded, const DataSource& data,
-                               const MemoryAccount& account, const Rendezvous& rendezvous, Reporter& reporter) {
+absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, LoadedModel& loaded, const DataSource& data,
+                               MemoryAccount& account, const Rendezvous& rendezvous, Reporter& reporter) {
   const bool trains = spec.kind == JobKind::kFit;
   ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, static_cast<int64_t>(data.train().class_names().size())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe));
+  loaded.archive.reset();  // it holds the file's weights; what is in the replica is enough
   // Passes that train nothing only exchange verdicts.
   const size_t nothing[] = {1};
   const allreduce::Layout layout =
@@ -46,8 +47,8 @@ absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, const
 absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, const Rendezvous& rendezvous, Reporter& reporter) {
   try {
     at::set_num_threads(1);
-    const MemoryAccount account(memory::CpuTensorPool(), spec.memory_limit);
-    ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(files.model, spec.precision));
+    MemoryAccount account(memory::CpuTensorPool(), spec.memory_limit);
+    ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(files.model, spec.precision));
     const int channels = static_cast<int>(loaded.model->input_shape().back());
     ASSIGN_OR_RETURN(const std::unique_ptr<DataSource> data, DataSource::Open(spec, channels, files.train_index, files.validation_index));
     if (loaded.model->dtype() == at::kDouble) {

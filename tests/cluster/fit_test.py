@@ -26,7 +26,11 @@ class FitTest(harness.ClusterTest):
         self.assertIn("accuracy", fit.summary["validation"])
         memory = fit.summary["memory"]
         self.assertGreater(memory["peak"], 0)
-        self.assertGreater(memory["bytes_by_category"]["parameters"], 0)
+        by_category = memory["bytes_by_category"]
+        self.assertGreater(by_category["parameters"], 0)
+        self.assertGreater(by_category["communication"], 0)
+        self.assertLess(by_category["unaccounted"], 0.03 * memory["resident"])
+        self.assertLess(abs(sum(by_category.values()) / memory["resident"] - 1), 0.03)
         for name in ("config.json", "metadata.json", "model.weights.h5"):
             self.assertIn(name, zipfile.ZipFile(self.path("a.keras")).namelist())
         self.assertIn(self.path("a.keras"), fit.outcome.out)
