@@ -24,6 +24,36 @@ const Activation* PureActivation(const Graph& graph, const GraphCall& call) {
   return layer.variables.empty() && call.inputs.size() == 1 ? layer.layer->activation() : nullptr;
 }
 
+void Drop(const std::vector<bool>& gone, Graph& graph) {
+  size_t kept = 0;
+  for (size_t i = 0; i < graph.calls.size(); ++i) {
+    if (gone[i]) continue;
+    if (kept != i) graph.calls[kept] = std::move(graph.calls[i]);
+    ++kept;
+  }
+  graph.calls.resize(kept);
+}
+
+void FuseFollowers(Graph& graph) {
+  const std::vector<int> uses = CountUses(graph);
+  std::map<int, size_t> producer;  // by value
+  std::vector<bool> gone(graph.calls.size(), false);
+  for (size_t i = 0; i < graph.calls.size(); ++i) {
+    GraphCall& call = graph.calls[i];
+    producer[call.output] = i;
+    const auto before = call.inputs.size() == 1 ? producer.find(call.inputs[0]) : producer.end();
+    if (before == producer.end() || uses[static_cast<size_t>(call.inputs[0])] != 1 || call.output == graph.output) continue;
+    GraphCall& previous = graph.calls[before->second];
+    const Layer& layer = *graph.layers[static_cast<size_t>(call.layer)].layer;
+    if (previous.follower >= 0 || !graph.layers[static_cast<size_t>(previous.layer)].layer->FuseFollower(layer)) continue;
+    previous.follower = call.layer;
+    previous.output = call.output;
+    producer[call.output] = before->second;
+    gone[i] = true;
+  }
+  Drop(gone, graph);
+}
+
 }  // namespace
 
 void Fuse(Graph& graph) {
@@ -49,13 +79,8 @@ void Fuse(Graph& graph) {
       gone[before->second] = true;
     }
   }
-  size_t kept = 0;
-  for (size_t i = 0; i < graph.calls.size(); ++i) {
-    if (gone[i]) continue;
-    if (kept != i) graph.calls[kept] = std::move(graph.calls[i]);
-    ++kept;
-  }
-  graph.calls.resize(kept);
+  Drop(gone, graph);
+  FuseFollowers(graph);
 }
 
 void MarkLastUses(Graph& graph) {

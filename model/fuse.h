@@ -5,8 +5,8 @@
 
 namespace lockstep {
 
-// BatchNormalization and Add take a ReLU that follows and is their only user; convolutions take the symmetric ZeroPadding2D
-// before them. The calls that were taken vanish.
+// BatchNormalization and Add take a ReLU that follows and is their only user; convolutions take the ZeroPadding2D
+// before them; a BatchNormalization whose only user is a depthwise convolution takes that. The calls that were taken vanish.
 void Fuse(Graph& graph);
 
 // Fills GraphCall::last_use, so that Forward can let go of values.

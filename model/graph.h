@@ -31,6 +31,7 @@ struct GraphCall {
   std::vector<int> inputs;
   int output = 0;
   std::vector<bool> last_use;  // by input: nobody uses the value afterwards
+  int follower = -1;           // a layer that computes on what `layer` makes, in the same pass; −1: none
 };
 
 struct Graph {

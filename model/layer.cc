@@ -1,5 +1,7 @@
 #include "model/layer.h"
 
+#include <c10/util/Exception.h>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
@@ -25,6 +27,10 @@ absl::StatusOr<std::vector<VariableSpec>> Layer::Build(absl::Span<const Shape>) 
 absl::StatusOr<Shape> Layer::OutputShape(absl::Span<const Shape> inputs) const {
   RETURN_IF_ERROR(ExpectInputs(inputs, 1, 0));
   return inputs[0];
+}
+
+BatchNormResult Layer::ForwardNormalised(const at::Tensor&, const NormalisationBefore&, const Frame&) const {
+  TORCH_INTERNAL_ASSERT(false, "this layer takes no normalisation into its pass");
 }
 
 absl::Status ExpectInputs(absl::Span<const Shape> inputs, size_t count, int rank) {

@@ -18,12 +18,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "model/batch_norm.h"
 #include "model/forward_context.h"
 #include "model/keras_archive.h"
 
 namespace lockstep {
 
 struct Activation;
+struct Follower;
 
 using Shape = std::vector<int64_t>;
 
@@ -51,8 +53,9 @@ struct Frame {
   absl::Span<const at::Tensor> variables;  // this layer's own, in the order of Build
   int first_variable = 0;                  // where they stand in Model::variables()
   uint64_t call_site = 0;
-  bool trainable = true;   // the layer and every model around it
-  bool is_output = false;  // what the call returns is the model's output
+  bool trainable = true;               // the layer and every model around it
+  bool is_output = false;              // what the call returns is the model's output
+  const Follower* follower = nullptr;  // computes on what this layer makes, in the same pass (Layer::FuseFollower)
   ForwardContext& context;
 
   const at::Tensor& variable(int i) const { return variables[i]; }
@@ -77,10 +80,22 @@ class Layer {
   virtual bool Fuse(const Activation& /*next*/) { return false; }
   // Takes over zeros that the layer before adds around its image. False: it cannot.
   virtual bool FusePadding(const std::array<int64_t, 4>& /*border*/) { return false; }
+  // Takes the layer that follows, and nothing else uses this layer's output, into its own pass: from then on calls have it as their
+  // Frame::follower. False: it cannot.
+  virtual bool FuseFollower(const Layer& /*next*/) const { return false; }
+  // Whether ForwardNormalised works.
+  virtual bool takes_normalised() const { return false; }
+  // What Forward makes of clamp(batch_norm(x)), which is never stored. REQUIRES: takes_normalised().
+  virtual BatchNormResult ForwardNormalised(const at::Tensor& x, const NormalisationBefore& norm, const Frame& frame) const;
   // Whether the layer sets the range of pixels (Rescaling, Normalization).
   virtual bool rescales() const { return false; }
   // Zeros that it adds around an image: top, bottom, left, right.
   virtual std::optional<std::array<int64_t, 4>> zero_padding() const { return std::nullopt; }
+};
+
+struct Follower {
+  const Layer& layer;
+  const Frame& frame;
 };
 
 // InvalidArgument unless there are `count` inputs, each of `rank` axes (0: any).

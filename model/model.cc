@@ -161,14 +161,20 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
       at::Tensor& value = values[static_cast<size_t>(call.inputs[i])];
       inputs.push_back(call.last_use[i] ? std::move(value) : value);
     }
-    const Frame frame{variables.subspan(static_cast<size_t>(layer.first_variable), layer.variables.size()),
-                      layer.first_variable,
-                      site,
-                      layer.trainable,
-                      call.output == graph.output,
-                      context};
+    const auto frame_of = [&](const GraphLayer& of, const Follower* follower) {
+      const auto own = variables.subspan(static_cast<size_t>(of.first_variable), of.variables.size());
+      return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, context};
+    };
     if (context.observer) context.observer(call.name, true);
-    values[static_cast<size_t>(call.output)] = layer.layer->Forward(absl::MakeSpan(inputs), frame);
+    at::Tensor& output = values[static_cast<size_t>(call.output)];
+    if (call.follower >= 0) {
+      const GraphLayer& next = graph.layers[static_cast<size_t>(call.follower)];
+      const Frame next_frame = frame_of(next, nullptr);
+      const Follower follower{*next.layer, next_frame};
+      output = layer.layer->Forward(absl::MakeSpan(inputs), frame_of(layer, &follower));
+    } else {
+      output = layer.layer->Forward(absl::MakeSpan(inputs), frame_of(layer, nullptr));
+    }
     if (context.observer) context.observer(call.name, false);
   }
   return values[static_cast<size_t>(graph.output)];

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/activation.h"
+#include "model/depthwise.h"
 #include "model/layers/registry.h"
 
 namespace lockstep {
@@ -44,6 +45,25 @@ absl::StatusOr<int64_t> Channels(absl::Span<const Shape> inputs) {
   return inputs[0][3];
 }
 
+// Of rows and of columns.
+std::pair<Padding, Padding> PaddingOf(const at::Tensor& x, const ConvolutionPlan& plan) {
+  if (!plan.same) return {plan.rows, plan.columns};
+  return {SamePadding(x.size(1), plan.kernel.first, plan.strides.first, plan.dilation.first),
+          SamePadding(x.size(2), plan.kernel.second, plan.strides.second, plan.dilation.second)};
+}
+
+DepthwisePlan Depthwise(const at::Tensor& x, const ConvolutionPlan& plan) {
+  const auto [rows, columns] = PaddingOf(x, plan);
+  const auto extent = [](int64_t size, const Padding& padding, int64_t kernel, int64_t stride, int64_t dilation) {
+    return OutputExtent(size + padding.before + padding.after, kernel, stride, dilation, /*same=*/false);
+  };
+  return {plan.strides,
+          plan.dilation,
+          {rows.before, columns.before},
+          {extent(x.size(1), rows, plan.kernel.first, plan.strides.first, plan.dilation.first),
+           extent(x.size(2), columns, plan.kernel.second, plan.strides.second, plan.dilation.second)}};
+}
+
 // Options that all convolutions share.
 ConvolutionPlan ReadPlan(LayerOptions& options) {
   ConvolutionPlan plan;
@@ -70,9 +90,9 @@ class ConvolutionLayer : public Layer {
 
   const Activation* activation() const override { return &activation_; }
   bool FusePadding(const std::array<int64_t, 4>& border) override {
-    if (plan_.same || border[0] != border[1] || border[2] != border[3]) return false;
-    plan_.rows = border[0];
-    plan_.columns = border[2];
+    if (plan_.same) return false;
+    plan_.rows = {border[0], border[1]};
+    plan_.columns = {border[2], border[3]};
     return true;
   }
 
@@ -143,6 +163,13 @@ class DepthwiseConv2D final : public ConvolutionLayer {
     RETURN_IF_ERROR(ExpectInputs(inputs, 1, 4));
     return ImageShape(inputs, plan_.OutputSize(inputs[0][1], inputs[0][2]), plan_.groups * multiplier_);
   }
+  bool takes_normalised() const override { return multiplier_ == 1; }
+  BatchNormResult ForwardNormalised(const at::Tensor& x, const NormalisationBefore& norm, const Frame& frame) const override {
+    BatchNormResult result = NormalisedDepthwiseConvolution(x, norm, frame.variable(0), Depthwise(x, plan_));
+    if (use_bias_) result.y = result.y + frame.variable(1);
+    result.y = Activate(activation_, result.y, frame);
+    return result;
+  }
 
  private:
   const int64_t multiplier_;
@@ -179,12 +206,20 @@ class SeparableConv2D final : public ConvolutionLayer {
     return ImageShape(inputs, plan_.OutputSize(inputs[0][1], inputs[0][2]), filters_);
   }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
-    const at::Tensor depthwise = Convolve(inputs[0], frame.variable(0), at::Tensor(), plan_);
-    return Activate(activation_, Convolve(depthwise, frame.variable(1), use_bias_ ? frame.variable(2) : at::Tensor(), ConvolutionPlan{}),
-                    frame);
+    return Pointwise(Convolve(inputs[0], frame.variable(0), at::Tensor(), plan_), frame);
+  }
+  bool takes_normalised() const override { return multiplier_ == 1; }
+  BatchNormResult ForwardNormalised(const at::Tensor& x, const NormalisationBefore& norm, const Frame& frame) const override {
+    BatchNormResult result = NormalisedDepthwiseConvolution(x, norm, frame.variable(0), Depthwise(x, plan_));
+    result.y = Pointwise(result.y, frame);
+    return result;
   }
 
  private:
+  at::Tensor Pointwise(const at::Tensor& x, const Frame& frame) const {
+    return Activate(activation_, Convolve(x, frame.variable(1), use_bias_ ? frame.variable(2) : at::Tensor(), ConvolutionPlan{}), frame);
+  }
+
   const int64_t filters_, multiplier_;
   const Json depthwise_regularizer_, pointwise_regularizer_;
 };
@@ -256,11 +291,11 @@ std::pair<int64_t, int64_t> ConvolutionPlan::OutputSize(int64_t height, int64_t 
 }
 
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan) {
-  Padding rows{plan.rows, plan.rows}, columns{plan.columns, plan.columns};
-  if (plan.same) {
-    rows = SamePadding(x.size(1), plan.kernel.first, plan.strides.first, plan.dilation.first);
-    columns = SamePadding(x.size(2), plan.kernel.second, plan.strides.second, plan.dilation.second);
+  if (plan.groups == x.size(3) && kernel.size(0) == x.size(3)) {
+    const at::Tensor y = DepthwiseConvolution(x.contiguous(), kernel, Depthwise(x, plan));
+    return bias.defined() ? y + bias : y;
   }
+  auto [rows, columns] = PaddingOf(x, plan);
   at::Tensor input = x;
   if (rows.before != rows.after || columns.before != columns.after) {
     input = at::constant_pad_nd(x, {0, 0, columns.before, columns.after, rows.before, rows.after});

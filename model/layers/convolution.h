@@ -23,7 +23,7 @@ struct ConvolutionPlan {
   std::pair<int64_t, int64_t> kernel{1, 1}, strides{1, 1}, dilation{1, 1};
   bool same = false;
   int64_t groups = 1;
-  int64_t rows = 0, columns = 0;  // of zeros on each side, taken over from a ZeroPadding2D
+  Padding rows, columns;  // of zeros, taken over from a ZeroPadding2D
 
   // −1 stays −1.
   std::pair<int64_t, int64_t> OutputSize(int64_t height, int64_t width) const;

@@ -81,15 +81,22 @@ class BatchNormalization final : public Layer {
     norm_.high = next.max_value;
     return true;
   }
+  bool FuseFollower(const Layer& next) const override { return (axis_ == -1 || axis_ == 3) && next.takes_normalised(); }
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
+    const bool training = frame.context.training && frame.trainable;
+    if (frame.follower != nullptr) {
+      const NormalisationBefore norm{
+          affine_.gamma(frame), affine_.beta(frame), frame.variable(affine_.count()), frame.variable(affine_.count() + 1), training, norm_};
+      BatchNormResult result = frame.follower->layer.ForwardNormalised(inputs[0], norm, frame.follower->frame);
+      if (training) LeaveStatistics(result, frame);
+      return std::move(result.y);
+    }
     const bool last = axis_ == -1 || axis_ == inputs[0].dim() - 1;
     const at::Tensor x = last ? inputs[0] : inputs[0].movedim(axis_, -1);
     at::Tensor y;
-    if (frame.context.training && frame.trainable) {
+    if (training) {
       BatchNormResult result = BatchNormTraining(x, affine_.gamma(frame), affine_.beta(frame), norm_);
-      const int first = frame.first_variable + affine_.count();
-      frame.context.statistics.push_back({first, result.mean, momentum_});
-      frame.context.statistics.push_back({first + 1, result.variance, momentum_});
+      LeaveStatistics(result, frame);
       y = std::move(result.y);
     } else {
       y = BatchNormInference(x, affine_.gamma(frame), affine_.beta(frame), frame.variable(affine_.count()),
@@ -99,6 +106,12 @@ class BatchNormalization final : public Layer {
   }
 
  private:
+  void LeaveStatistics(const BatchNormResult& result, const Frame& frame) const {
+    const int first = frame.first_variable + affine_.count();
+    frame.context.statistics.push_back({first, result.mean, momentum_});
+    frame.context.statistics.push_back({first + 1, result.variance, momentum_});
+  }
+
   const int64_t axis_;
   const double momentum_;
   const Affine affine_;
