@@ -100,7 +100,9 @@ class KerasArchive::WeightsFile {
     auto close = absl::MakeCleanup([&] { H5Pclose(access); });
     H5Pset_fapl_core(access, 1 << 16, /*backing_store=*/false);
     H5Pset_file_image(access, image.data(), image.size());
-    const hid_t id = H5Fopen(kWeights, H5F_ACC_RDONLY, access);
+    // HDF5 takes two images of one name for one file, and would go on with the first.
+    static uint64_t opened = 0;
+    const hid_t id = H5Fopen(absl::StrCat(kWeights, "#", ++opened).c_str(), H5F_ACC_RDONLY, access);
     if (id < 0) return absl::DataLossError(absl::StrCat(file, ": entry ", kWeights, " is not a readable HDF5 file"));
     return std::unique_ptr<WeightsFile>(new WeightsFile(id));
   }

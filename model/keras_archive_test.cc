@@ -32,6 +32,14 @@ TEST(KerasArchive, ReadsConfigurationAndArrays) {
   EXPECT_THAT(*values, ElementsAre(1, 2, 3, 4, 5, 6));
 }
 
+TEST(KerasArchive, TwoThatAreOpenAtOnceAreTwo) {
+  const auto first = KerasArchive::FromBytes(Good().Bytes(), "net.keras");
+  const auto second = KerasArchive::FromBytes(Good().Array("layers/dense/vars/1", {3}, {7, 8, 9}).Bytes(), "net.keras");
+  ASSERT_TRUE(first.ok() && second.ok()) << first.status() << second.status();
+  EXPECT_THAT(*(*first)->Read<double>("layers/dense/vars/1", {3}), ElementsAre(0.5, 0, -0.5));
+  EXPECT_THAT(*(*second)->Read<double>("layers/dense/vars/1", {3}), ElementsAre(7, 8, 9));
+}
+
 TEST(KerasArchive, NamesTheArrayThatIsMissingOrOfAnotherShape) {
   const auto archive = KerasArchive::FromBytes(Good().Bytes(), "net.keras");
   ASSERT_TRUE(archive.ok()) << archive.status();
