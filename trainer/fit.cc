@@ -291,7 +291,7 @@ absl::Status Fit<T>::Decide(const EpochLogs& logs) {
   if (callbacks_.early_stopping) {
     const EarlyStopping::Decision decision = callbacks_.early_stopping->OnEpochEnd(epoch, logs, callbacks_.early_stopping_state);
     if (decision.keep_weights) {
-      RETURN_IF_ERROR(replica_.Save(Scratch("best.state")));
+      RETURN_IF_ERROR(replica_.SaveWeights(Scratch("best.weights")));
       weights_kept_ = true;
     }
     if (decision.stop) {
@@ -308,7 +308,7 @@ template <typename T>
 absl::Status Fit<T>::Finish() {
   replica_.FinishTraining();
   if (weights_kept_) {
-    RETURN_IF_ERROR(replica_.Restore(Scratch("best.state")));
+    RETURN_IF_ERROR(replica_.RestoreWeights(Scratch("best.weights")));
     absl::StrAppend(&outcome_.result.note, outcome_.result.note.empty() ? "" : "; ", "weights of epoch ",
                     callbacks_.early_stopping_state.best_epoch + 1, " restored");
   }

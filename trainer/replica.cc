@@ -239,7 +239,7 @@ void Replica<T>::FinishTraining() {
 }
 
 template <typename T>
-absl::Status Replica<T>::Save(const std::string& path) const {
+absl::Status Replica<T>::SaveWeights(const std::string& path) const {
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
   const auto closer = absl::MakeCleanup([fd] { close(fd); });
@@ -254,12 +254,12 @@ absl::Status Replica<T>::Save(const std::string& path) const {
     }
     return absl::OkStatus();
   };
-  for (const absl::Span<const T> region : Regions()) RETURN_IF_ERROR(put(region.data(), region.size() * sizeof(T)));
-  return put(&scalars_, sizeof(scalars_));
+  RETURN_IF_ERROR(put(trainable_.data_ptr(), static_cast<size_t>(trainable_.nbytes())));
+  return put(others_.data_ptr(), static_cast<size_t>(others_.nbytes()));
 }
 
 template <typename T>
-absl::Status Replica<T>::Restore(const std::string& path) {
+absl::Status Replica<T>::RestoreWeights(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
   const auto closer = absl::MakeCleanup([fd] { close(fd); });
@@ -269,16 +269,14 @@ absl::Status Replica<T>::Restore(const std::string& path) {
       const ssize_t count = read(fd, at, bytes);
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) return ErrnoStatus(errno, "cannot read", path);
-      if (count == 0) return absl::DataLossError(absl::StrCat(path, " is shorter than the state that was saved"));
+      if (count == 0) return absl::DataLossError(absl::StrCat(path, " is shorter than the weights that were saved"));
       at += count;
       bytes -= static_cast<size_t>(count);
     }
     return absl::OkStatus();
   };
-  std::vector<at::Tensor> regions = {trainable_, others_};
-  regions.insert(regions.end(), slots_.begin(), slots_.end());
-  for (const at::Tensor& region : regions) RETURN_IF_ERROR(get(region.data_ptr(), static_cast<size_t>(region.nbytes())));
-  return get(&scalars_, sizeof(scalars_));
+  RETURN_IF_ERROR(get(trainable_.data_ptr(), static_cast<size_t>(trainable_.nbytes())));
+  return get(others_.data_ptr(), static_cast<size_t>(others_.nbytes()));
 }
 
 template <typename T>

@@ -62,9 +62,10 @@ class Replica {
   // After the last step: see Optimizer::FinishTraining.
   void FinishTraining();
 
-  // The state as it is, into or from a file of this process's own (for the best epoch). Bytes as in memory.
-  absl::Status Save(const std::string& path) const;
-  absl::Status Restore(const std::string& path);
+  // Parameters and statistics as they are, into or from a file of this process's own (for the best epoch). Bytes as in memory. The
+  // optimizer's state stays as it is: what Keras calls a model's weights.
+  absl::Status SaveWeights(const std::string& path) const;
+  absl::Status RestoreWeights(const std::string& path);
 
   // The submitted archive with this state, at `target`. Keras continues training from it.
   absl::Status WriteArchive(const std::string& source, const std::string& target) const;

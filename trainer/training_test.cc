@@ -11,9 +11,11 @@
 #include <fstream>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "model/keras_archive.h"
 #include "trainer/planner.h"
 
 namespace lockstep {
@@ -222,6 +224,40 @@ TEST_F(Training, EvaluatingTheTrainedFileGivesWhatValidationSaid) {
   ASSERT_EQ(validation.at(0).first, "loss");
   EXPECT_EQ(evaluated->run.result.loss, validation[0].second) << "bits, not about";
   EXPECT_EQ(evaluated->run.result.metrics.at(0).second, validation.at(1).second);
+}
+
+TEST_F(Training, RestoringTheBestEpochGivesItsWeightsBackAndLeavesTheOptimizerAsKerasDoes) {
+  spec_.validation_folder.clear();
+  spec_.epochs = 5;
+  // The highest loss is the first epoch's: the second is no improvement, and ends it.
+  spec_.stop_early = StopEarlySpec{.metric = "loss", .patience = 1, .mode = "max", .restore_best = true};
+  spec_.best_metric = "loss";
+  spec_.best_mode = "max";
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto outcome = Run(plan.resolved, {{0, 4}}, 2);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  ASSERT_EQ(outcome->record.epochs.size(), 2u);
+  ASSERT_LT(outcome->record.epochs[1].loss, outcome->record.epochs[0].loss);
+  const auto trained = KerasArchive::Open(absl::StrCat(scratch_, "/run1.2.0/trained.keras"));
+  const auto best = KerasArchive::Open(absl::StrCat(scratch_, "/run1.2.0/best.keras"));
+  ASSERT_TRUE(trained.ok() && best.ok()) << trained.status() << best.status();
+  const auto read = [](const KerasArchive& archive, const std::string& path) {
+    return *archive.Read<double>(path, archive.arrays().at(path).shape);
+  };
+  int slots = 0;
+  for (const auto& [path, info] : (*best)->arrays()) {
+    if (info.kind != KerasArchive::Kind::kFloat) continue;
+    const bool equal = read(**trained, path) == read(**best, path);
+    if (!absl::StartsWith(path, "optimizer/")) {
+      EXPECT_TRUE(equal) << path;
+    } else if (!info.shape.empty() && !equal) {
+      ++slots;
+    }
+  }
+  EXPECT_GT(slots, 0) << "Adam went on after the best epoch";
+  EXPECT_EQ(read(**best, "optimizer/vars/0").at(0), 3);
+  EXPECT_EQ(read(**trained, "optimizer/vars/0").at(0), 6);
 }
 
 TEST_F(Training, ABadPictureIsLeftOutAndListedAsFarAsTheJobAllows) {
