@@ -28,6 +28,7 @@ void Progress::Show(const v1::Event& event, const RunView& view) {
       }
       return;
     case v1::Event::kStep:
+    case v1::Event::kPass:
       if (clock_.Now() - last_drawn_ >= (style_.terminal ? kRedrawEvery : kPlainEvery)) {
         if (!style_.terminal) Say(RenderStep(view));
         Redraw(view);

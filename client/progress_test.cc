@@ -17,7 +17,7 @@ constexpr uint64_t kMiB = 1 << 20;
 // Tells a job's story event by event.
 class Story {
  public:
-  explicit Story(uint32_t epochs) : view_(JobOf(epochs)) {}
+  explicit Story(uint32_t epochs, v1::Job::Kind kind = v1::Job::FIT) : view_(JobOf(epochs, kind)) {}
 
   v1::Event State(v1::JobState state, const std::string& reason, uint64_t total_steps = 0, uint32_t replicas = 0) {
     v1::Event event = Next(0);
@@ -58,6 +58,18 @@ class Story {
     return Done(event);
   }
 
+  v1::Event Pass(uint64_t batch, uint64_t batches, std::optional<double> loss) {
+    v1::Event event = Next(1000);
+    v1::PassRecord& pass = *event.mutable_pass();
+    pass.set_batch(batch);
+    pass.set_batches(batches);
+    if (loss) pass.set_loss(*loss);
+    pass.set_images_per_second(50);
+    pass.set_wall_seconds(2);
+    pass.mutable_memory()->set_peak_bytes(64 * kMiB);
+    return Done(event);
+  }
+
   v1::Event Note(const std::string& text) {
     v1::Event event = Next(0);
     event.set_note(text);
@@ -67,8 +79,9 @@ class Story {
   const RunView& view() const { return view_; }
 
  private:
-  static v1::Job JobOf(uint32_t epochs) {
+  static v1::Job JobOf(uint32_t epochs, v1::Job::Kind kind) {
     v1::Job job;
+    job.set_kind(kind);
     job.set_epochs(epochs);
     return job;
   }
@@ -149,6 +162,41 @@ TEST(RenderLive, StepsWithoutEpochs) {
   story.Epoch(1, 1, 1);
   story.Step(2, 1, 1);
   EXPECT_THAT(RenderStep(story.view()), HasSubstr("epoch 2  step 1/1  ")) << "an epoch's length is known once one has ended";
+}
+
+TEST(RenderLive, APassThatTrainsNothing) {
+  Story evaluation(0, v1::Job::EVALUATE);
+  evaluation.State(v1::RUNNING, "running on 1 replica", 40, 1);
+  EXPECT_EQ(RenderLive(evaluation.view(), Style()), "running on 1 replica");
+  evaluation.Pass(10, 40, 0.25);
+  Style style;
+  style.columns = 100;
+  EXPECT_EQ(RenderLive(evaluation.view(), style),
+            "evaluating  =======....................  10/40  loss 0.2500  50 images/s  0:06 left  memory 64.0 MiB");
+  EXPECT_EQ(RenderStep(evaluation.view()), "evaluating  batch 10/40  loss 0.2500  50 images/s  0:06 left  memory 64.0 MiB");
+  Story prediction(0, v1::Job::PREDICT);
+  prediction.State(v1::RUNNING, "", 40, 1);
+  prediction.Pass(40, 40, std::nullopt);
+  EXPECT_EQ(RenderStep(prediction.view()), "predicting  batch 40/40  50 images/s  0:00 left  memory 64.0 MiB");
+}
+
+TEST(Progress, APassIsShownAsStepsAre) {
+  for (const bool terminal : {false, true}) {
+    Story story(0, v1::Job::EVALUATE);
+    ManualClock clock;
+    std::ostringstream out;
+    Style style;
+    style.terminal = terminal;
+    Progress progress(out, style, clock);
+    for (uint64_t batch = 1; batch <= 11; ++batch) {
+      progress.Show(story.Pass(batch, 11, 1.0), story.view());
+      clock.Advance(absl::Seconds(1));
+    }
+    progress.End();
+    const std::string text = out.str();
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), terminal ? 0 : 3) << text;
+    EXPECT_THAT(text, HasSubstr(terminal ? "  11/11  loss" : "batch 11/11  loss"));
+  }
 }
 
 TEST(RenderEpoch, WithValidation) {

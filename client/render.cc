@@ -52,16 +52,23 @@ struct Position {
   uint64_t of = 0;
 };
 Position PositionOf(const RunView& view) {
+  if (view.pass) return {view.pass->batch(), view.pass->batches()};
   if (view.steps_per_epoch == 0) return {view.step, view.total_steps};
   return {view.epoch.steps, view.steps_per_epoch};
 }
 
 std::vector<std::string> Figures(const RunView& view) {
-  std::vector<std::string> figures = {absl::StrCat("loss ", FormatValue(view.epoch.loss()))};
-  for (const auto& [name, sum] : view.epoch.metric_sums) {
-    figures.push_back(absl::StrCat(name, " ", FormatValue(view.epoch.samples > 0 ? sum / view.epoch.samples : 0)));
+  std::vector<std::string> figures;
+  if (view.pass) {
+    if (view.pass->has_loss()) figures.push_back(absl::StrCat("loss ", FormatValue(view.pass->loss())));
+    for (const auto& metric : view.pass->metrics()) figures.push_back(absl::StrCat(metric.name(), " ", FormatValue(metric.value())));
+  } else {
+    figures.push_back(absl::StrCat("loss ", FormatValue(view.epoch.loss())));
+    for (const auto& [name, sum] : view.epoch.metric_sums) {
+      figures.push_back(absl::StrCat(name, " ", FormatValue(view.epoch.samples > 0 ? sum / view.epoch.samples : 0)));
+    }
   }
-  figures.push_back(absl::StrCat(FormatCount(view.images_per_second), " images/s"));
+  figures.push_back(absl::StrCat(FormatCount(view.pass ? view.pass->images_per_second() : view.images_per_second), " images/s"));
   if (const auto left = view.TimeLeft()) figures.push_back(absl::StrCat(FormatTime(*left), " left"));
   if (view.memory.peak_bytes() != 0) {
     const uint64_t limit = view.memory.limit_bytes();
@@ -69,6 +76,11 @@ std::vector<std::string> Figures(const RunView& view) {
         absl::StrCat("memory ", FormatSize(view.memory.peak_bytes()), limit == 0 ? "" : " of ", limit == 0 ? "" : FormatSize(limit)));
   }
   return figures;
+}
+
+std::string HeadOf(const RunView& view) {
+  if (view.pass) return view.kind == v1::Job::PREDICT ? "predicting" : "evaluating";
+  return absl::StrCat("epoch ", OfTotal(view.epoch.epoch, view.total_epochs));
 }
 
 // At most `columns` characters, cut between characters of UTF-8.
@@ -104,9 +116,9 @@ Style Style::OfStandardOutput() {
 }
 
 std::string RenderLive(const RunView& view, const Style& style) {
-  if (view.step == 0) return Cut(RenderState(view.state, view.reason), style.columns);
+  if (view.step == 0 && !view.pass) return Cut(RenderState(view.state, view.reason), style.columns);
   const Position position = PositionOf(view);
-  const std::string head = absl::StrCat("epoch ", OfTotal(view.epoch.epoch, view.total_epochs));
+  const std::string head = HeadOf(view);
   const std::string tail = absl::StrCat(OfTotal(position.at, position.of), kGap, absl::StrJoin(Figures(view), kGap));
   const size_t text_columns = head.size() + 2 + tail.size();
   if (position.of != 0 && text_columns + 2 + kNarrowestBar <= style.columns) {
@@ -118,7 +130,7 @@ std::string RenderLive(const RunView& view, const Style& style) {
 
 std::string RenderStep(const RunView& view) {
   const Position position = PositionOf(view);
-  return absl::StrCat("epoch ", OfTotal(view.epoch.epoch, view.total_epochs), kGap, "step ", OfTotal(position.at, position.of), kGap,
+  return absl::StrCat(HeadOf(view), kGap, view.pass ? "batch " : "step ", OfTotal(position.at, position.of), kGap,
                       absl::StrJoin(Figures(view), kGap));
 }
 

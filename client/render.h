@@ -23,7 +23,7 @@ struct Style {
 };
 
 // The live line: epoch, bar, step, loss, metrics, images/s, time left, memory. At most `style.columns` wide; the bar gives way
-// first. Before the first step: the state and its reason.
+// first. Before the first step: the state and its reason. Of an evaluation or a prediction: "evaluating" or "predicting", and its batches.
 std::string RenderLive(const RunView& view, const Style& style);
 
 // The same without a bar, whole, for logs.

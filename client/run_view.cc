@@ -12,6 +12,10 @@ void RunView::Apply(const v1::Event& event) {
     case v1::Event::kStep: return ApplyStep(event.step());
     case v1::Event::kEpoch: return ApplyEpoch(event.epoch());
     case v1::Event::kResult: result = event.result(); return;
+    case v1::Event::kPass:
+      pass = event.pass();
+      memory = event.pass().memory();
+      return;
     case v1::Event::kNote: notes.push_back(event.note()); return;
     case v1::Event::WHAT_NOT_SET: return;
   }
@@ -63,6 +67,10 @@ void RunView::ApplyEpoch(const v1::EpochRecord& record) {
 }
 
 std::optional<absl::Duration> RunView::TimeLeft() const {
+  if (pass) {
+    if (pass->batch() == 0 || pass->batch() > pass->batches()) return std::nullopt;
+    return absl::Seconds(pass->wall_seconds() / static_cast<double>(pass->batch()) * static_cast<double>(pass->batches() - pass->batch()));
+  }
   if (total_steps <= step || step <= first_step || last_event_at <= first_step_at) return std::nullopt;
   const double per_step = absl::ToDoubleSeconds(last_event_at - first_step_at) / static_cast<double>(step - first_step);
   return absl::Seconds(per_step * static_cast<double>(total_steps - step));

@@ -49,6 +49,8 @@ struct RunView {
   v1::MemoryReport memory;
   std::vector<v1::EpochRecord> epochs;
   std::optional<v1::Result> result;
+  // Of an evaluation or a prediction: how far it has come.
+  std::optional<v1::PassRecord> pass;
   std::vector<std::string> notes;
   absl::Time running_since = absl::InfinitePast();
   absl::Time first_step_at = absl::InfinitePast();
@@ -56,13 +58,15 @@ struct RunView {
   absl::Time last_event_at = absl::InfinitePast();
   uint64_t last_sequence = 0;
 
-  // `job` tells how many epochs there will be.
-  explicit RunView(const v1::Job& job) : total_epochs(job.epochs()) {}
+  v1::Job::Kind kind = v1::Job::FIT;
+
+  // `job` tells what is done, and how many epochs there will be.
+  explicit RunView(const v1::Job& job) : total_epochs(job.epochs()), kind(job.kind()) {}
 
   void Apply(const v1::Event& event);
 
   // Until the last step, from the mean pace since the first one, validation included. Nothing before the second step, and where
-  // the number of steps is not known.
+  // the number of steps is not known. Of a pass: from its mean pace.
   std::optional<absl::Duration> TimeLeft() const;
 
  private:

@@ -185,6 +185,20 @@ TEST(Coordinator, TheSameStepAgainIsPassedOverAndAnotherHashFailsTheJob) {
   EXPECT_EQ(t.worker.Orders().trainers_size(), 0);
 }
 
+TEST(Coordinator, APassIsToldAsItComes) {
+  Training t;
+  v1::ProgressReport report;
+  report.set_job_id(t.job);
+  report.set_generation(1);
+  for (const uint64_t batch : {3u, 8u}) {
+    report.mutable_pass()->set_batch(batch);
+    report.mutable_pass()->set_batches(8);
+    ASSERT_TRUE(t.cluster->ReportProgress(report).ok());
+    EXPECT_EQ(AllEvents(t.cluster.coordinator(), t.job).back().pass().batch(), batch);
+  }
+  EXPECT_FALSE(t.cluster.Status(t.job).has_latest()) << "no step was taken";
+}
+
 TEST(Coordinator, NotesAreToldOnceAndAreBounded) {
   Training t;
   v1::ProgressReport report;

@@ -108,6 +108,7 @@ absl::StatusOr<v1::ProgressAck> Coordinator::ReportProgress(const v1::ProgressRe
   RETURN_IF_ERROR(news.status());
   Draft draft(job->record);
   draft.events = *news;
+  if (report.has_pass()) *draft.events.emplace_back().mutable_pass() = report.pass();
   AddNewNotes(*job, report, draft);
   if (report.total_steps() > 0) draft.record.total_steps = report.total_steps();
   if (!draft.events.empty() || draft.record.total_steps != job->record.total_steps) RETURN_IF_ERROR(Commit(*job, std::move(draft)));

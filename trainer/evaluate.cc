@@ -59,31 +59,99 @@ std::string ClassOf(const dataset::Index& index, const std::vector<std::string>&
   return second ? "1" : "0";
 }
 
+constexpr absl::Duration kReportEvery = absl::Seconds(1);
+
+// One pass over the data: tells how far it has come, and what it took.
 template <typename T>
-void FillResult(const Evaluation& evaluation, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
-                const dataset::Pipeline& pipeline, absl::Time start, ResultFigures& result) {
-  result.samples = static_cast<uint64_t>(evaluation.verdict.samples);
-  result.steps = static_cast<uint64_t>(data.train_sampler().StepsPerEpoch());
-  result.wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  result.images_per_second = static_cast<double>(evaluation.verdict.samples) / std::max(result.wall_seconds, 1e-9);
-  OwnedBytes owned = exchange.owned_bytes();
-  owned.input_pipeline = static_cast<int64_t>(pipeline.stats().bytes);
-  owned.in_heap += owned.input_pipeline;
-  account.Settle(owned);
-  result.memory = account.Take(owned);
-}
+class Pass {
+ public:
+  Pass(const RunSpec& spec, const DataSource& data, MemoryAccount& account, const GradientExchange<T>& exchange,
+       const StepRunner<T>& runner, const dataset::Pipeline& pipeline, Reporter& reporter)
+      : spec_(spec),
+        batches_(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch())),
+        account_(account),
+        exchange_(exchange),
+        runner_(runner),
+        pipeline_(pipeline),
+        reporter_(reporter) {}
+
+  uint64_t batches() const { return batches_; }
+
+  // A PassWatcher.
+  bool Watch(const PassSoFar& so_far) {
+    if (so_far.batches == 1) account_.Settle(Owned());
+    if (absl::Now() - reported_ >= kReportEvery) {
+      reported_ = absl::Now();
+      Report(so_far);
+    }
+    return !reporter_.CancelWanted();
+  }
+
+  void Fill(const Evaluation& evaluation, ResultFigures& result) const {
+    result.samples = static_cast<uint64_t>(evaluation.verdict.samples);
+    result.steps = batches_;
+    result.wall_seconds = WallSeconds();
+    result.images_per_second = static_cast<double>(evaluation.verdict.samples) / std::max(result.wall_seconds, 1e-9);
+    result.memory = account_.Take(Owned());
+  }
+
+ private:
+  double WallSeconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
+
+  OwnedBytes Owned() const {
+    OwnedBytes owned = exchange_.owned_bytes();
+    owned.input_pipeline = static_cast<int64_t>(pipeline_.stats().bytes);
+    owned.in_heap += owned.input_pipeline;
+    return owned;
+  }
+
+  void Report(const PassSoFar& so_far) const {
+    const dataset::PipelineStats stats = pipeline_.stats();
+    const MemoryFigures memory = account_.Take(Owned());
+    const bool predicts = spec_.kind == JobKind::kPredict;
+    StatusFigures status;
+    status.phase = predicts ? "predicting" : "evaluating";
+    status.pipeline_bytes = static_cast<uint64_t>(stats.bytes);
+    status.pipeline_depth = static_cast<uint32_t>(stats.depth);
+    status.memory = memory;
+    reporter_.Status(std::move(status));
+    if (spec_.rank != 0) return;
+    PassFigures figures;
+    figures.batch = so_far.batches;
+    figures.batches = batches_;
+    if (!predicts) {
+      figures.loss = so_far.samples > 0 ? so_far.loss_sum / static_cast<double>(so_far.samples) : 0;
+      figures.metrics = runner_.MetricValues(so_far.metrics);
+    }
+    figures.wall_seconds = WallSeconds();
+    const double share = static_cast<double>(spec_.my_run().size()) / spec_.virtual_replicas;
+    figures.images_per_second = static_cast<double>(so_far.samples) / share / std::max(figures.wall_seconds, 1e-9);
+    figures.memory = memory;
+    reporter_.Pass(std::move(figures));
+  }
+
+  const RunSpec& spec_;
+  const uint64_t batches_;
+  MemoryAccount& account_;
+  const GradientExchange<T>& exchange_;
+  const StepRunner<T>& runner_;
+  const dataset::Pipeline& pipeline_;
+  Reporter& reporter_;
+  const absl::Time start_ = absl::Now();
+  absl::Time reported_ = absl::InfinitePast();
+};
 
 }  // namespace
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
                                        StepRunner<T>& runner, Reporter& reporter) {
-  const absl::Time start = absl::Now();
   RunOutcome outcome;
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()), *pipeline,
-                                                                reporter.CancelWanted(), nullptr));
-  FillResult(evaluation, data, account, exchange, *pipeline, start, outcome.result);
+  Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), nullptr,
+                                                                [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));
+  pass.Fill(evaluation, outcome.result);
   outcome.result.loss = evaluation.loss;
   outcome.result.metrics = evaluation.metrics;
   NoteBad(data, evaluation.verdict, reporter);
@@ -94,7 +162,6 @@ absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& da
 template <typename T>
 absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, MemoryAccount& account,
                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
-  const absl::Time start = absl::Now();
   RunOutcome outcome;
   const auto units = static_cast<size_t>(std::max<int64_t>(model.output_shape().back(), 1));
   const std::vector<std::string> columns = ColumnNames(data.train(), static_cast<int64_t>(units));
@@ -113,11 +180,12 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
     }
   };
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation,
-                   runner.Evaluate(static_cast<uint64_t>(data.train_sampler().StepsPerEpoch()), *pipeline, reporter.CancelWanted(), write));
+  Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), write,
+                                                                [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));
   csv.close();
   if (!csv) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path));
-  FillResult(evaluation, data, account, exchange, *pipeline, start, outcome.result);
+  pass.Fill(evaluation, outcome.result);
   NoteBad(data, evaluation.verdict, reporter);
   Judge(spec, data, evaluation.verdict, outcome);
   if (outcome.ending == Ending::kDone) outcome.artifacts.emplace_back("predictions.csv");

@@ -236,7 +236,8 @@ void Fit<T>::Report(const StepOutcome& step) {
 template <typename T>
 absl::StatusOr<NamedValues> Fit<T>::Validate() {
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation, runner_.Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr));
+  ASSIGN_OR_RETURN(const Evaluation evaluation,
+                   runner_.Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr, nullptr));
   const JointVerdict& verdict = evaluation.verdict;
   cancelled_ |= verdict.cancel;
   if (!verdict.error.empty()) {

@@ -169,6 +169,11 @@ void Link::QueueEpoch(v1::EpochRecord record) {
   Queue([&](v1::ProgressReport* report) { *report->add_epochs() = std::move(record); });
 }
 
+// The newest is enough.
+void Link::QueuePass(v1::PassRecord record) {
+  Queue([&](v1::ProgressReport* report) { *report->mutable_pass() = std::move(record); });
+}
+
 void Link::QueueNote(std::string note) {
   Queue([&](v1::ProgressReport* report) { report->add_notes(std::move(note)); });
 }

@@ -41,6 +41,7 @@ class Link {
   // for long.
   void QueueStep(v1::StepRecord record);
   void QueueEpoch(v1::EpochRecord record);
+  void QueuePass(v1::PassRecord record);
   void QueueNote(std::string note);
   void SetTotalSteps(uint64_t steps) { total_steps_ = steps; }
 

@@ -169,6 +169,18 @@ v1::EpochRecord ToProto(const EpochFigures& figures) {
   return proto;
 }
 
+v1::PassRecord ToProto(const PassFigures& figures) {
+  v1::PassRecord proto;
+  proto.set_batch(figures.batch);
+  proto.set_batches(figures.batches);
+  if (figures.loss) proto.set_loss(*figures.loss);
+  ToNamed(figures.metrics, proto.mutable_metrics());
+  proto.set_images_per_second(figures.images_per_second);
+  proto.set_wall_seconds(figures.wall_seconds);
+  *proto.mutable_memory() = ToProto(figures.memory);
+  return proto;
+}
+
 v1::Result ToProto(const ResultFigures& figures) {
   v1::Result proto;
   proto.set_steps(figures.steps);

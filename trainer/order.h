@@ -13,6 +13,7 @@ RunSpec ToRunSpec(const v1::TrainerStart& start);
 v1::MemoryReport ToProto(const MemoryFigures& figures);
 v1::StepRecord ToProto(const StepFigures& figures);
 v1::EpochRecord ToProto(const EpochFigures& figures);
+v1::PassRecord ToProto(const PassFigures& figures);
 v1::Result ToProto(const ResultFigures& figures);
 v1::TrainerStatus ToProto(const StatusFigures& figures);
 // `submitted`: the job as it came; the answer's `resolved` is it with every default that planning wrote.

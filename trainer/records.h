@@ -2,6 +2,7 @@
 // What a trainer tells the coordinator, as plain data (proto/progress.proto says what each field means).
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,17 @@ struct EpochFigures {
   double wall_seconds = 0;
 };
 
+// A pass that trains nothing, so far: this replica's share.
+struct PassFigures {
+  uint64_t batch = 0;
+  uint64_t batches = 0;
+  std::optional<double> loss;
+  NamedValues metrics;
+  double images_per_second = 0;
+  double wall_seconds = 0;
+  MemoryFigures memory;
+};
+
 struct ResultFigures {
   uint64_t steps = 0;
   uint32_t epochs = 0;
@@ -87,6 +99,7 @@ class Reporter {
   virtual ~Reporter() = default;
   virtual void Step(StepFigures figures) = 0;
   virtual void Epoch(EpochFigures figures) = 0;
+  virtual void Pass(PassFigures figures) = 0;
   virtual void Note(std::string text) = 0;
   virtual void Status(StatusFigures figures) = 0;
   // The worker or the coordinator wants this trainer to end at the next step boundary.

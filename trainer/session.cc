@@ -56,6 +56,7 @@ class SessionReporter final : public Reporter {
 
   void Step(StepFigures figures) override { link_.QueueStep(ToProto(figures)); }
   void Epoch(EpochFigures figures) override { link_.QueueEpoch(ToProto(figures)); }
+  void Pass(PassFigures figures) override { link_.QueuePass(ToProto(figures)); }
   void Note(std::string text) override {
     LOG_INFO("note=\"%s\"", text);
     link_.QueueNote(std::move(text));

@@ -89,7 +89,8 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
 }
 
 template <typename T>
-absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink) {
+absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink,
+                                                   const PassWatcher& watcher) {
   std::vector<LeafResult> totals(static_cast<size_t>(spec_.my_run().size()));
   for (size_t i = 0; i < totals.size(); ++i) {
     totals[i].leaf = spec_.my_run().begin + static_cast<int>(i);
@@ -123,6 +124,10 @@ absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipe
       for (const auto& [ids, values] : outputs[i]) sink(ids, values);
     }
     if (std::any_of(totals.begin(), totals.end(), [](const LeafResult& leaf) { return !leaf.error.empty(); })) break;
+    if (watcher && !watcher(SumUp(step + 1, totals))) {
+      cancel = true;
+      break;
+    }
   }
   Verdict verdict;
   verdict.cancel = cancel;
@@ -133,6 +138,22 @@ absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipe
   if (joint.samples > 0) evaluation.loss = joint.loss_sum / static_cast<double>(joint.samples) + replica_.SumOfPenalties();
   evaluation.metrics = MetricValues(joint.metrics);
   return evaluation;
+}
+
+template <typename T>
+PassSoFar StepRunner<T>::SumUp(uint64_t batches, const std::vector<LeafResult>& totals) {
+  PassSoFar so_far;
+  so_far.batches = batches;
+  so_far.metrics.resize(totals.front().metrics.size());
+  for (const LeafResult& leaf : totals) {
+    so_far.samples += leaf.samples;
+    so_far.loss_sum += leaf.loss_sum;
+    for (size_t m = 0; m < leaf.metrics.size(); ++m) {
+      so_far.metrics[m].sum += leaf.metrics[m].sum;
+      so_far.metrics[m].count += leaf.metrics[m].count;
+    }
+  }
+  return so_far;
 }
 
 template <typename T>

@@ -5,6 +5,8 @@
 // A step has no effect until every replica holds the whole reduced gradient and a good verdict; what goes wrong before leaves
 // parameters, statistics and optimizer as they were. Used by one thread.
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +38,16 @@ struct Evaluation {
   NamedValues metrics;
 };
 
+// What a replica has seen of its share of a pass.
+struct PassSoFar {
+  uint64_t batches = 0;
+  int64_t samples = 0;
+  double loss_sum = 0;
+  std::vector<SumAndCount> metrics;
+};
+// Called after each batch; false ends the pass there, cancelled.
+using PassWatcher = std::function<bool(const PassSoFar& so_far)>;
+
 template <typename T>
 class StepRunner {
  public:
@@ -48,12 +60,14 @@ class StepRunner {
   // `step` counts from 1 and is the random streams'; `state_hash` is that of the last committed step, for comparing.
   absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash);
   // `steps` batches of the pipeline. With a sink, outputs go there and nothing is measured; it is called by one thread at a time, in
-  // order of the virtual replicas within each step.
-  absl::StatusOr<Evaluation> Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink);
+  // order of the virtual replicas within each step. The watcher may be null.
+  absl::StatusOr<Evaluation> Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink,
+                                      const PassWatcher& watcher);
 
   NamedValues MetricValues(const std::vector<SumAndCount>& sums) const;
 
  private:
+  static PassSoFar SumUp(uint64_t batches, const std::vector<LeafResult>& totals);
   std::vector<LeafResult> RunLeaves(const std::function<LeafResult(int thread, int leaf)>& run);
 
   const RunSpec& spec_;

@@ -34,13 +34,15 @@ class Record final : public Reporter {
  public:
   void Step(StepFigures figures) override { steps.push_back(std::move(figures)); }
   void Epoch(EpochFigures figures) override { epochs.push_back(std::move(figures)); }
+  void Pass(PassFigures figures) override { passes.push_back(std::move(figures)); }
   void Note(std::string text) override { notes.push_back(std::move(text)); }
   void Status(StatusFigures) override {}
-  bool CancelWanted() const override { return cancel_after >= 0 && static_cast<int>(steps.size()) >= cancel_after; }
+  bool CancelWanted() const override { return cancel_after >= 0 && static_cast<int>(steps.size() + passes.size()) >= cancel_after; }
 
   int cancel_after = -1;  // steps; -1: never
   std::vector<StepFigures> steps;
   std::vector<EpochFigures> epochs;
+  std::vector<PassFigures> passes;
   std::vector<std::string> notes;
 };
 
@@ -224,6 +226,27 @@ TEST_F(Training, EvaluatingTheTrainedFileGivesWhatValidationSaid) {
   ASSERT_EQ(validation.at(0).first, "loss");
   EXPECT_EQ(evaluated->run.result.loss, validation[0].second) << "bits, not about";
   EXPECT_EQ(evaluated->run.result.metrics.at(0).second, validation.at(1).second);
+}
+
+TEST_F(Training, APassTellsHowFarItIsAndEndsWhenItIsCancelled) {
+  spec_.kind = JobKind::kEvaluate;
+  spec_.validation_folder.clear();
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto whole = Run(plan.resolved, {{0, 2}, {2, 4}}, 1);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(whole->run.ending, Ending::kDone);
+  ASSERT_FALSE(whole->record.passes.empty());
+  const PassFigures& first = whole->record.passes[0];
+  EXPECT_EQ(first.batch, 1u);
+  EXPECT_EQ(first.batches, 3u);
+  EXPECT_GT(*first.loss, 0);
+  EXPECT_EQ(first.metrics.size(), whole->run.result.metrics.size());
+  EXPECT_GT(first.memory.resident_bytes, 0);
+  const auto cancelled = Run(plan.resolved, {{0, 2}, {2, 4}}, 1, /*cancel_after=*/1);
+  ASSERT_TRUE(cancelled.ok()) << cancelled.status();
+  EXPECT_EQ(cancelled->run.ending, Ending::kCancelled);
+  EXPECT_EQ(cancelled->run.result.samples, 6u + 14u) << "half of the first batch, and the whole share of the other, whom nobody told";
 }
 
 TEST_F(Training, RestoringTheBestEpochGivesItsWeightsBackAndLeavesTheOptimizerAsKerasDoes) {
