@@ -7,9 +7,6 @@
 
 namespace lockstep {
 
-// Insertions, deletions, substitutions and swaps of neighbours that turn one into the other (optimal string alignment).
-size_t EditDistance(std::string_view a, std::string_view b);
-
 // "did you mean 'image'?" for the candidate with the fewest edits (the first of equals), if they are at most half of the
 // longer word; otherwise "known are: a, b, c". REQUIRES: candidates are not empty.
 std::string DidYouMean(std::string_view word, const std::vector<std::string>& candidates);

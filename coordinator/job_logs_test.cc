@@ -35,7 +35,7 @@ class JobLogsTest : public testing::Test {
   }
   std::string Path() const { return folder_->JobPath(kJob, kLogFile); }
 
-  const ScratchFolder scratch_;
+  const TestFolder scratch_;
   const std::unique_ptr<StateFolder> folder_;
 };
 
@@ -95,7 +95,7 @@ TEST_F(JobLogsTest, LongLinesAreCutAndLongLogsComeInPieces) {
 }
 
 TEST(StateFolder, BelongsToOneCoordinatorAndItsOwnerAlone) {
-  const ScratchFolder scratch;
+  const TestFolder scratch;
   {
     const auto first = StateFolder::Open(scratch / "a/state");
     ASSERT_TRUE(first.ok()) << first.status();
@@ -109,14 +109,14 @@ TEST(StateFolder, BelongsToOneCoordinatorAndItsOwnerAlone) {
 }
 
 TEST(StateFolder, AFolderThatWasThereKeepsItsMode) {
-  const ScratchFolder scratch;
+  const TestFolder scratch;
   std::filesystem::permissions(scratch.path(), std::filesystem::perms(0755));
   ASSERT_TRUE(StateFolder::Open(scratch.path()).ok());
   EXPECT_EQ(std::filesystem::status(scratch.path()).permissions(), std::filesystem::perms(0755));
 }
 
 TEST(StateFolder, TheSweepTakesWhatACrashLeftAndNothingElse) {
-  const ScratchFolder scratch;
+  const TestFolder scratch;
   const auto folder = *StateFolder::Open(scratch / "state");
   const auto write = [&](const std::string& path) {
     std::filesystem::create_directories(std::filesystem::path(path).parent_path());

@@ -52,8 +52,8 @@ absl::Status CoordinatorServer::StartHttp(const Options& options) {
     const absl::Status health = store_->health();
     return {health.ok() ? 200 : 503, "text/plain", health.ok() ? "ok\n" : absl::StrCat(health.message(), "\n")};
   };
-  ASSIGN_OR_RETURN(http_, HttpServer::Start(options.http_listen, pages));
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(http_, HttpServer::Bind("http", options.http_listen));
+  return http_->Serve(pages);
 }
 
 void CoordinatorServer::StartTicking(absl::Duration every) {

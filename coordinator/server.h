@@ -12,11 +12,11 @@
 #include "coordinator/client_service.h"
 #include "coordinator/cluster_service.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/http.h"
 #include "coordinator/job_logs.h"
 #include "coordinator/metrics.h"
 #include "coordinator/state_folder.h"
 #include "coordinator/store.h"
+#include "rpc/http_server.h"
 #include "rpc/server.h"
 
 namespace lockstep {

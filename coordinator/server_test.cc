@@ -143,7 +143,7 @@ class ServerTest : public testing::Test {
     return attend;
   }
 
-  const ScratchFolder scratch_;
+  const TestFolder scratch_;
   int files_ = 0;
   std::unique_ptr<CoordinatorServer> server_;
   std::shared_ptr<grpc::Channel> channel_;

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "coordinator/server.h"
 #include "proto/cluster.grpc.pb.h"
 #include "proto/lockstep.grpc.pb.h"
@@ -28,20 +29,12 @@ constexpr char kVersion[] = "1.2.3";
 
 class Services : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = absl::StrCat(::testing::TempDir(), "lockstep-services-", getpid());
-    std::filesystem::remove_all(folder_);
-    ASSERT_TRUE(MakeDirectories(folder_).ok());
-    Start();
-  }
-  void TearDown() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
-  }
+  void SetUp() override { Start(); }
+  void TearDown() override { server_.reset(); }
 
   CoordinatorServer::Options Options() const {
     CoordinatorServer::Options options;
-    options.state_folder = folder_ + "/state";
+    options.state_folder = folder_ / "state";
     options.rpc = {.listen = "127.0.0.1:0", .token = kToken};
     options.http_listen = "127.0.0.1:0";
     options.coordinator.version = kVersion;
@@ -57,7 +50,7 @@ class Services : public ::testing::Test {
     cluster_ = v1::Cluster::NewStub(channel);
   }
   std::string File(const std::string& name, const std::string& contents) const {
-    const std::string path = folder_ + "/" + name;
+    const std::string path = folder_ / name;
     EXPECT_TRUE(WriteFileAtomically(path, contents).ok());
     return path;
   }
@@ -117,7 +110,7 @@ class Services : public ::testing::Test {
     request.set_job_id(job_id);
     request.set_artifact(artifact);
     const auto stream = client_->Download(&context, request);
-    const std::string path = folder_ + "/downloaded";
+    const std::string path = folder_ / "downloaded";
     const auto received = ReceiveFile(path, [&](v1::Chunk* chunk) { return stream->Read(chunk); });
     const absl::Status status = FromGrpcStatus(stream->Finish());
     if (!status.ok()) return status;
@@ -142,7 +135,7 @@ class Services : public ::testing::Test {
 
   v1::JobState State(const std::string& job_id) { return server_->coordinator().Describe(job_id)->state(); }
 
-  std::string folder_;
+  const TestFolder folder_;
   std::unique_ptr<CoordinatorServer> server_;
   std::unique_ptr<v1::Lockstep::Stub> client_;
   std::unique_ptr<v1::Cluster::Stub> cluster_;
@@ -319,8 +312,8 @@ TEST_F(Services, ABadJobIsRefusedWithEveryErrorAndLeavesNothing) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("batch:"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("data.train:"));
   EXPECT_TRUE(server_->coordinator().List(10).empty());
-  EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/state/jobs"));
-  EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/state/incoming"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "state/jobs"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "state/incoming"));
 }
 
 TEST_F(Services, ArtifactsAreTakenFromTheRightGenerationUnderPlainNamesOnly) {
@@ -340,13 +333,13 @@ TEST_F(Services, ADamagedArtifactIsNotPassedOn) {
   const auto id = Submit(Job(), File("flowers.keras", "model"));
   ASSERT_TRUE(id.ok()) << id.status();
   const auto artifact = server_->coordinator().FindArtifact(*id, "model.keras");
-  std::ofstream(absl::StrCat(folder_, "/state/jobs/", *id, "/", artifact->file)) << "mOdel";
+  std::ofstream(absl::StrCat(folder_.path(), "/state/jobs/", *id, "/", artifact->file)) << "mOdel";
   EXPECT_EQ(Download(*id, "model.keras").status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(Services, APortInUseIsSaid) {
   CoordinatorServer::Options options = Options();
-  options.state_folder = folder_ + "/another";
+  options.state_folder = folder_ / "another";
   options.rpc.listen = server_->rpc_address();
   EXPECT_EQ(CoordinatorServer::Start(options).status().code(), absl::StatusCode::kUnavailable);
   options.rpc.listen = "127.0.0.1:0";

@@ -21,7 +21,7 @@ using testing::HasSubstr;
 
 // What a kill -9 at this moment leaves, opened by another coordinator.
 std::string StateAfterAKill(const TestingCluster& cluster) {
-  ScratchFolder copy;
+  TestFolder copy;
   for (const char* file : {"store.sqlite", "store.sqlite-wal"}) {
     std::filesystem::copy_file(cluster.folder() / file, copy / file);
   }
@@ -125,7 +125,7 @@ TEST(Store, AFailedWritePoisonsAcknowledgingAndReadsGoOn) {
 }
 
 TEST(Store, AnotherFileIsNoStore) {
-  const ScratchFolder folder;
+  const TestFolder folder;
   std::ofstream(folder / "store.sqlite") << std::string(4096, 'x');
   const auto store = Store::Open(folder / "store.sqlite");
   EXPECT_EQ(store.status().code(), absl::StatusCode::kDataLoss);
@@ -134,7 +134,7 @@ TEST(Store, AnotherFileIsNoStore) {
 }
 
 TEST(Store, ALaterVersionsFileIsLeftAlone) {
-  const ScratchFolder folder;
+  const TestFolder folder;
   ASSERT_TRUE(Store::Open(folder / "store.sqlite").ok());
   auto database = Database::Open(folder / "store.sqlite");
   ASSERT_TRUE(database.ok());
@@ -145,7 +145,7 @@ TEST(Store, ALaterVersionsFileIsLeftAlone) {
 }
 
 TEST(Store, AGenerationsNumberIsNeverWrittenTwice) {
-  const ScratchFolder folder;
+  const TestFolder folder;
   const auto store = Store::Open(folder / "store.sqlite");
   ASSERT_TRUE(store.ok());
   Change change;

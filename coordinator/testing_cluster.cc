@@ -13,14 +13,6 @@
 
 namespace lockstep {
 
-ScratchFolder::ScratchFolder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-coordinator-XXXXXX").string();
-  EXPECT_NE(mkdtemp(pattern.data()), nullptr);
-  path_ = pattern;
-}
-
-ScratchFolder::~ScratchFolder() { std::filesystem::remove_all(path_); }
-
 v1::Job SmallJob() {
   v1::Job job;
   job.set_name("small");

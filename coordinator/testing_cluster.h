@@ -2,8 +2,6 @@
 // For tests: a coordinator over a scratch folder and a clock that stands still, and workers and trainers that say what they are
 // told to. Not thread-safe, but the coordinator is.
 
-#include <unistd.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -11,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "base/test_folder.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/store.h"
 
@@ -18,20 +17,6 @@ namespace lockstep {
 
 inline constexpr char kTestVersion[] = "1.2.3";
 inline constexpr char kTestDigest[] = "0123456789abcdef0123456789abcdef";
-
-// A folder of the test's own, removed with it.
-class ScratchFolder {
- public:
-  ScratchFolder();
-  ~ScratchFolder();
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 // Sixteen samples a step, four virtual replicas, up to two replicas, three steps.
 v1::Job SmallJob();
@@ -48,7 +33,7 @@ class TestingCluster {
   Coordinator* operator->() const { return coordinator_.get(); }
   Coordinator& coordinator() const { return *coordinator_; }
   ManualClock& clock() { return clock_; }
-  const ScratchFolder& folder() const { return folder_; }
+  const TestFolder& folder() const { return folder_; }
   const CoordinatorOptions& options() const { return options_; }
 
   // As after kill -9: a new one from what is on the disk. Workers have to attend again.
@@ -66,7 +51,7 @@ class TestingCluster {
 
  private:
   const CoordinatorOptions options_;
-  ScratchFolder folder_;
+  TestFolder folder_;
   ManualClock clock_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Coordinator> coordinator_;

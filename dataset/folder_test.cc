@@ -1,8 +1,8 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "base/test_folder.h"
 #include "dataset/index.h"
-#include "dataset/scratch_folder.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -35,7 +35,7 @@ class FolderTest : public testing::Test {
     return samples;
   }
 
-  const ScratchFolder data_, out_;
+  const TestFolder data_, out_;
   const std::string path_ = out_ / "index";
 };
 

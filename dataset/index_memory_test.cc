@@ -9,8 +9,8 @@
 #include <new>
 #include <string_view>
 
+#include "base/test_folder.h"
 #include "dataset/index.h"
-#include "dataset/scratch_folder.h"
 #include "gtest/gtest.h"
 
 namespace {
@@ -56,7 +56,7 @@ FileSource Synthetic(uint64_t count) {
 }
 
 void ListAndCheck(int64_t count, int64_t memory) {
-  const ScratchFolder folder;
+  const TestFolder folder;
   const std::string path = folder / "index";
   const int64_t before = held;
   peak = before;

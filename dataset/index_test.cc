@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
-#include "dataset/scratch_folder.h"
+#include "base/test_folder.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -45,7 +45,7 @@ class IndexTest : public testing::Test {
     return Index::Open(path_).status();
   }
 
-  const ScratchFolder folder_;
+  const TestFolder folder_;
   const std::string path_ = folder_ / "index";
 };
 

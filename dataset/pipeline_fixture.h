@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/test_folder.h"
 #include "dataset/index.h"
 #include "dataset/pipeline.h"
 #include "dataset/sampler.h"
-#include "dataset/scratch_folder.h"
 #include "dataset/test_pictures.h"
 #include "gtest/gtest.h"
 
@@ -101,7 +101,7 @@ class PipelineTest : public testing::Test {
     return all;
   }
 
-  const ScratchFolder data_, out_;
+  const TestFolder data_, out_;
   std::unique_ptr<Index> index_;
   std::unique_ptr<Sampler> sampler_;
   PipelineOptions options_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dataset/decode.h"
+#include "dataset/encode_jpeg.h"
 
 namespace lockstep::dataset {
 
@@ -13,14 +14,6 @@ namespace lockstep::dataset {
 Pixels SmoothPixels(int height, int width, int channels, int seed = 0);
 // Every byte by itself.
 Pixels NoisyPixels(int height, int width, int channels, int seed = 0);
-
-struct JpegOptions {
-  int quality = 95;
-  bool progressive = false;
-  bool subsampled = true;  // colour at half the size
-  bool cmyk = false;       // pixels of four channels
-};
-std::string EncodeJpeg(const Pixels& pixels, const JpegOptions& options = {});
 
 struct PngOptions {
   int bit_depth = 8;   // 16: each byte twice; 1, 2, 4: grey or palette, from the byte's lowest bits

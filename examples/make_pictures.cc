@@ -1,28 +1,25 @@
 // lockstep-make-pictures: a data set of photograph-like JPEGs in class folders, to train and to look at. The same files for the
 // same options.
 
-#include <cstdio>
-// clang-format off: jpeglib.h needs what <cstdio> declares
-#include <jpeglib.h>
-// clang-format on
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
+#include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "dataset/encode_jpeg.h"
 #include "examples/scenes.h"
 
 namespace lockstep {
@@ -40,41 +37,18 @@ struct Options {
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 };
 
-// Memory errors apart, compressing to memory cannot fail: libjpeg's own exit is never reached.
-std::string Jpeg(const Picture& picture, int quality) {
-  jpeg_compress_struct info;
-  jpeg_error_mgr errors;
-  info.err = jpeg_std_error(&errors);
-  jpeg_create_compress(&info);
-  unsigned char* bytes = nullptr;
-  unsigned long size = 0;  // NOLINT(google-runtime-int): libjpeg's
-  jpeg_mem_dest(&info, &bytes, &size);
-  info.image_width = static_cast<JDIMENSION>(picture.width);
-  info.image_height = static_cast<JDIMENSION>(picture.height);
-  info.input_components = 3;
-  info.in_color_space = JCS_RGB;
-  jpeg_set_defaults(&info);
-  jpeg_set_quality(&info, quality, TRUE);
-  jpeg_start_compress(&info, TRUE);
-  while (info.next_scanline < info.image_height) {
-    auto* row = const_cast<JSAMPROW>(picture.pixels.data() + static_cast<size_t>(info.next_scanline) * info.image_width * 3);
-    jpeg_write_scanlines(&info, &row, 1);
-  }
-  jpeg_finish_compress(&info);
-  std::string file(reinterpret_cast<char*>(bytes), size);
-  jpeg_destroy_compress(&info);
-  std::free(bytes);
-  return file;
-}
-
 // Picture `number` of all, training's first: its class is number % classes.
 absl::Status MakePicture(const Options& options, int number) {
   const bool train = number < options.train;
   const auto scene = static_cast<size_t>((train ? number : number - options.train) % options.classes);
-  const Picture picture = PaintScene(scene, options.seed * 0x100000001B3u + static_cast<uint64_t>(number), options.width, options.height);
+  Picture picture = PaintScene(scene, options.seed * 0x100000001B3u + static_cast<uint64_t>(number), options.width, options.height);
   const std::string name(kScenes[scene]);
   const std::string path = absl::StrFormat("%s/%s/%s/%s_%05d.jpg", options.out, train ? "train" : "validation", name, name, number);
-  const std::string file = Jpeg(picture, options.quality);
+  dataset::Pixels pixels;
+  pixels.height = picture.height;
+  pixels.width = picture.width;
+  pixels.data = std::move(picture.pixels);
+  const std::string file = dataset::EncodeJpeg(pixels, {.quality = options.quality});
   std::ofstream out(path, std::ios::binary);
   out.write(file.data(), static_cast<std::streamsize>(file.size()));
   out.close();

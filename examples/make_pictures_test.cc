@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "examples/scenes.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -27,13 +28,6 @@ using ::testing::HasSubstr;
 
 class MakePictures : public testing::Test {
  protected:
-  MakePictures() {
-    std::string pattern = (fs::temp_directory_path() / "lockstep-pictures-XXXXXX").string();
-    EXPECT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  ~MakePictures() override { fs::remove_all(folder_); }
-
   // Exit code, and all that was said.
   std::pair<int, std::string> Run(const std::string& options) {
     std::FILE* program = popen(absl::StrCat(LOCKSTEP_MAKE_PICTURES " ", options, " 2>&1").c_str(), "r");
@@ -49,9 +43,9 @@ class MakePictures : public testing::Test {
     }
     return files;
   }
-  std::string Out(const std::string& name) { return absl::StrCat("--out ", (folder_ / name).string(), " "); }
+  std::string Out(const std::string& name) { return absl::StrCat("--out ", folder_ / name, " "); }
 
-  fs::path folder_;
+  const TestFolder folder_;
 };
 
 TEST_F(MakePictures, FillsClassFoldersAndIsTheSameForTheSameSeed) {

@@ -1,32 +1,21 @@
 #include "model/test_archive.h"
 
-#include <gtest/gtest.h>
 #include <hdf5.h>
-#include <unistd.h>
 #include <zip.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "base/test_folder.h"
 
 namespace lockstep {
 namespace {
 
-// A file name that is nobody else's.
-std::string ScratchFile() {
-  std::string name = absl::StrCat(testing::TempDir(), "/archive_XXXXXX");
-  close(mkstemp(name.data()));
-  return name;
-}
-
-std::string TakeFile(const std::string& path) {
+std::string Contents(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  unlink(path.c_str());
-  return bytes;
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
 }  // namespace
@@ -56,7 +45,8 @@ TestArchive& TestArchive::Filled(const std::string& path, const std::vector<int6
 }
 
 std::string TestArchive::Weights() const {
-  const std::string path = ScratchFile();
+  const TestFolder folder;
+  const std::string path = folder / "weights";
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
   const hid_t links = H5Pcreate(H5P_LINK_CREATE);
   H5Pset_create_intermediate_group(links, 1);
@@ -70,7 +60,7 @@ std::string TestArchive::Weights() const {
   }
   H5Pclose(links);
   H5Fclose(file);
-  return TakeFile(path);
+  return Contents(path);
 }
 
 std::string TestArchive::Bytes() const {
@@ -78,15 +68,15 @@ std::string TestArchive::Bytes() const {
       {"metadata.json", R"({"keras_version": "3.15.1"})"}, {"config.json", config.dump()}, {"model.weights.h5", Weights()}};
   for (const auto& [name, bytes] : entries) all[name] = bytes;
   for (const std::string& name : left_out) all.erase(name);
-  const std::string path = ScratchFile();
-  unlink(path.c_str());
+  const TestFolder folder;
+  const std::string path = folder / "archive";
   zip_t* zip = zip_open(path.c_str(), ZIP_CREATE, nullptr);
   for (const auto& [name, bytes] : all) {
     const zip_int64_t index = zip_file_add(zip, name.c_str(), zip_source_buffer(zip, bytes.data(), bytes.size(), 0), 0);
     zip_set_file_compression(zip, static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0);
   }
   zip_close(zip);
-  return TakeFile(path);
+  return Contents(path);
 }
 
 }  // namespace lockstep

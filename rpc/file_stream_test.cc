@@ -7,15 +7,15 @@
 #include <filesystem>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 
 namespace lockstep {
 namespace {
 
 class FileStream : public testing::Test {
  protected:
-  std::string Path(const char* name) const { return absl::StrCat(directory_, "/", name); }
+  std::string Path(const char* name) const { return folder_ / name; }
   void Write(const char* name, const std::string& contents) { ASSERT_TRUE(WriteFileAtomically(Path(name), contents).ok()); }
   std::deque<v1::Chunk> Send(const char* name) {
     std::deque<v1::Chunk> chunks;
@@ -37,16 +37,10 @@ class FileStream : public testing::Test {
         most);
   }
   size_t Files() const {
-    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(directory_), std::filesystem::directory_iterator()));
+    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder_.path()), std::filesystem::directory_iterator()));
   }
-  void SetUp() override {
-    std::string pattern = absl::StrCat(testing::TempDir(), "/file_stream.XXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
 
-  std::string directory_;
+  const TestFolder folder_;
 };
 
 TEST_F(FileStream, ArrivesWholeWhateverItsSize) {

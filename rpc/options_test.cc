@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 
 namespace lockstep {
 namespace {
@@ -18,7 +18,7 @@ class Options : public testing::Test {
     AddServerFlags(app_, flags_);
   }
   std::string Config(const std::string& yaml) {
-    const std::string path = absl::StrCat(testing::TempDir(), "/options_test.yaml");
+    const std::string path = folder_ / "options.yaml";
     EXPECT_TRUE(WriteFileAtomically(path, yaml).ok());
     return path;
   }
@@ -26,6 +26,7 @@ class Options : public testing::Test {
     std::reverse(words.begin(), words.end());
     app_.parse(words);
   }
+  const TestFolder folder_;
   CLI::App app_;
   ServerFlags flags_;
 };
@@ -54,7 +55,7 @@ TEST_F(Options, WhatIsNotYamlIsAnError) {
 }
 
 TEST_F(Options, ATokenFileThatIsEmptyOrMissingIsAnError) {
-  flags_.token_file = absl::StrCat(testing::TempDir(), "/options_test.token");
+  flags_.token_file = folder_ / "token";
   ASSERT_TRUE(WriteFileAtomically(flags_.token_file, " \n").ok());
   EXPECT_EQ(ReadServerOptions(flags_).status().code(), absl::StatusCode::kInvalidArgument);
   ASSERT_TRUE(WriteFileAtomically(flags_.token_file, "secret\n").ok());

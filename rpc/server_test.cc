@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "proto/lockstep.grpc.pb.h"
 #include "rpc/channel.h"
 #include "rpc/status.h"
@@ -48,14 +49,13 @@ TEST(RpcServer, AnswersOnlyWhoHasTheToken) {
 
 // A certificate for localhost, and its key.
 std::pair<std::string, std::string> MakeCertificate(const std::string& name) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/server_test.", getpid(), ".", name);
+  const TestFolder folder;
+  const std::string path = folder / name;
   const std::string command =
       absl::StrCat("openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ",
                    path, ".key -out ", path, ".crt 2> /dev/null");
   EXPECT_EQ(std::system(command.c_str()), 0) << command;
-  auto result = std::make_pair(ReadFile(path + ".crt").value_or(""), ReadFile(path + ".key").value_or(""));
-  for (const char* ending : {".crt", ".key"}) unlink((path + ending).c_str());
-  return result;
+  return {ReadFile(path + ".crt").value_or(""), ReadFile(path + ".key").value_or("")};
 }
 
 TEST(RpcServer, OverTlsAnswersOnlyWhoTrustsItsCertificate) {

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "base/test_folder.h"
 #include "model/keras_archive.h"
 #include "trainer/planner.h"
 
@@ -75,28 +76,23 @@ struct Outcome {
 class Training : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    std::string pattern = absl::StrCat(testing::TempDir(), "/training_test.XXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    root_ = new std::string(pattern);
-    const std::string command = absl::StrCat(LOCKSTEP_MAKE_PICTURES " --out ", *root_, "/pictures --classes ", kClasses, " --train ",
+    root_ = new TestFolder;
+    const std::string command = absl::StrCat(LOCKSTEP_MAKE_PICTURES " --out ", root_->path(), "/pictures --classes ", kClasses, " --train ",
                                              kTrain, " --validation 9 --size 40x32 --seed 3 > /dev/null");
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
   }
-  static void TearDownTestSuite() {
-    fs::remove_all(*root_);
-    delete root_;
-  }
+  static void TearDownTestSuite() { delete root_; }
 
   void SetUp() override {
-    scratch_ = absl::StrCat(*root_, "/", testing::UnitTest::GetInstance()->current_test_info()->name());
+    scratch_ = absl::StrCat(root_->path(), "/", testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::create_directories(scratch_);
     spec_.job_id = "test";
     spec_.generation = 1;
     spec_.secret = "secret";
     spec_.address = "127.0.0.1";
     spec_.model_file = "tiny_residual.keras";
-    spec_.train_folder = absl::StrCat(*root_, "/pictures/train");
-    spec_.validation_folder = absl::StrCat(*root_, "/pictures/validation");
+    spec_.train_folder = absl::StrCat(root_->path(), "/pictures/train");
+    spec_.validation_folder = absl::StrCat(root_->path(), "/pictures/validation");
     spec_.batch = 12;  // 12 + 12 + 6: the last batch is partial
     spec_.epochs = 2;
     spec_.seed = 5;
@@ -152,14 +148,14 @@ class Training : public testing::Test {
     return hashes;
   }
 
-  static std::string* root_;
+  static TestFolder* root_;
   std::string model_ = LOCKSTEP_TEST_DATA "/tiny_residual.keras";
   std::string scratch_;
   RunSpec spec_;
   RunFiles files_;
 };
 
-std::string* Training::root_ = nullptr;
+TestFolder* Training::root_ = nullptr;
 
 TEST_F(Training, HasTheSameBitsForAnyRanksAndThreads) {
   const PlanOutcome plan = Plan();

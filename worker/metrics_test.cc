@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "worker/metrics_server.h"
-
 namespace lockstep {
 namespace {
 
@@ -39,17 +37,6 @@ TEST(Metrics, ATrainersSeriesEndWithIt) {
   WorkerFigures figures = Figures();
   figures.running.clear();
   EXPECT_THAT(MetricsText(figures), Not(HasSubstr("job=\"a\"")));
-}
-
-TEST(MetricsServer, APortInUseOrNoneAtAllIsSaidSo) {
-  const auto first = MetricsServer::Bind("127.0.0.1:0");
-  ASSERT_TRUE(first.ok()) << first.status();
-  const auto second = MetricsServer::Bind((*first)->address());
-  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(second.status().message(), HasSubstr((*first)->address()));
-  for (const char* wrong : {"", "7072", ":7072", "127.0.0.1:", "127.0.0.1:70720", "127.0.0.1:http"}) {
-    EXPECT_EQ(MetricsServer::Bind(wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
-  }
 }
 
 }  // namespace

@@ -104,7 +104,7 @@ class Prometheus {
 
 // Takes five seconds to find its targets, so all tests share one.
 struct Scene {
-  TemporaryFolder folder;
+  TestFolder folder;
   FakeCoordinator fake_coordinator;
   TestWorker worker{fake_coordinator.address(), folder / "worker"};
 #ifdef LOCKSTEP_COORDINATOR_PROGRAM

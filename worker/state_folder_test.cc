@@ -12,7 +12,7 @@ namespace lockstep {
 namespace {
 
 TEST(StateFolder, TheIdStaysAndLeftoversGo) {
-  const TemporaryFolder folder;
+  const TestFolder folder;
   std::string id;
   {
     const auto state = StateFolder::Open(folder / "state");
@@ -30,7 +30,7 @@ TEST(StateFolder, TheIdStaysAndLeftoversGo) {
 }
 
 TEST(StateFolder, OneWorkerAtATimeAndTheOtherTouchesNothing) {
-  const TemporaryFolder folder;
+  const TestFolder folder;
   const auto first = StateFolder::Open(folder / "state");
   ASSERT_TRUE(first.ok());
   std::filesystem::create_directories((*first)->scratch() + "/mine");

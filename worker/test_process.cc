@@ -33,14 +33,6 @@ std::vector<char*> Pointers(std::vector<std::string>* strings) {
 
 }  // namespace
 
-TemporaryFolder::TemporaryFolder() {
-  std::string path = std::filesystem::temp_directory_path() / "lockstep-worker-test.XXXXXX";
-  if (mkdtemp(path.data()) == nullptr) ADD_FAILURE() << "cannot make " << path;
-  path_ = path;
-}
-
-TemporaryFolder::~TemporaryFolder() { std::filesystem::remove_all(path_); }
-
 bool Eventually(const std::function<bool()>& condition, absl::Duration patience) {
   const absl::Time deadline = absl::Now() + patience;
   while (!condition()) {

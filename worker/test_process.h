@@ -1,5 +1,6 @@
 #pragma once
-// What tests need to run other programs: a process that does not outlive its owner, a folder neither, and patience. Not thread-safe.
+// What tests need to run other programs: a process that does not outlive its owner, a folder neither (base/test_folder.h), and patience.
+// Not thread-safe.
 
 #include <sys/types.h>
 
@@ -9,21 +10,9 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/test_folder.h"
 
 namespace lockstep {
-
-// A new empty folder; removed with its owner.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 class TestProcess {
  public:

@@ -46,7 +46,7 @@ class TrainerProcessTest : public testing::Test {
     }
   }
 
-  const TemporaryFolder folder_;
+  const TestFolder folder_;
   const std::string scratch_ = folder_ / "scratch";
 };
 

@@ -16,11 +16,11 @@
 #include "base/file_descriptor.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "rpc/http_server.h"
 #include "worker/bell.h"
 #include "worker/coordinator_link.h"
 #include "worker/machine.h"
 #include "worker/metrics.h"
-#include "worker/metrics_server.h"
 #include "worker/outbox.h"
 #include "worker/state_folder.h"
 #include "worker/supervisor.h"
@@ -101,7 +101,7 @@ void WriteReadyFile(const std::string& path, const std::string& worker_id, const
 // Everything that can fail before the worker is one.
 struct Beginning {
   ChannelOptions channel;
-  std::unique_ptr<MetricsServer> metrics;
+  std::unique_ptr<HttpServer> metrics;
   std::unique_ptr<StateFolder> state;
 };
 
@@ -110,7 +110,7 @@ absl::StatusOr<Beginning> Begin(WorkerOptions* options) {
   RETURN_IF_ERROR(ResolveDefaults(options));
   ASSIGN_OR_RETURN(beginning.channel, ReadChannelOptions(options->client));
   ASSIGN_OR_RETURN(beginning.state, StateFolder::Open(options->state_folder));
-  ASSIGN_OR_RETURN(beginning.metrics, MetricsServer::Bind(options->metrics));
+  ASSIGN_OR_RETURN(beginning.metrics, HttpServer::Bind("--metrics", options->metrics));
   return beginning;
 }
 
@@ -124,7 +124,7 @@ int RunWorker(WorkerOptions options) {
     return kExitRefused;
   }
   const StateFolder& state = *beginning->state;
-  MetricsServer& metrics = *beginning->metrics;
+  HttpServer& metrics = *beginning->metrics;
   LOG_INFO("worker=%s coordinator=%s slots=%d cores=%d memory_bytes=%d address=%s metrics=%s version=%s", state.worker_id(),
            options.client.coordinator, options.slots, options.cores, options.memory_bytes, options.address, metrics.address(),
            LOCKSTEP_VERSION);
@@ -140,7 +140,11 @@ int RunWorker(WorkerOptions options) {
       std::move(link_options), &bell, &outbox, &supervisor,
       [&] { WriteReadyFile(options.ready_file, state.worker_id(), metrics.address(), &ending); },
       [&ending](const absl::Status& refusal) { ending.Fail(Annotate(refusal, "the coordinator refuses this worker")); });
-  metrics.Serve([&] { return MetricsText({state.worker_id(), outbox.Running(), supervisor.counts(), link.connected(), ResidentBytes()}); });
+  const auto page = [&]() -> HttpServer::Answer {
+    return {200, "text/plain; version=0.0.4; charset=utf-8",
+            MetricsText({state.worker_id(), outbox.Running(), supervisor.counts(), link.connected(), ResidentBytes()})};
+  };
+  if (const absl::Status served = metrics.Serve({{"/metrics", page}}); !served.ok()) ending.Fail(served);
 
   const absl::Status ended = ending.Await();
   if (!ended.ok()) LOG_ERROR("error=\"%s\"", ended.message());

@@ -33,7 +33,7 @@ class WorkerProcess : public testing::Test {
   }
 
   FakeCoordinator coordinator_;
-  const TemporaryFolder folder_;
+  const TestFolder folder_;
 };
 
 TEST_F(WorkerProcess, SaysWhatItIsAndStartsWhatIsWantedOnce) {

@@ -15,6 +15,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "base/test_folder.h"
 
 namespace lockstep {
 namespace {
@@ -40,12 +41,8 @@ void PutArray(hid_t file, const char* name, const std::vector<hsize_t>& shape, c
 
 class ArchiveWriterTest : public testing::Test {
  protected:
-  ArchiveWriterTest() : directory_(std::filesystem::temp_directory_path() / ("lockstep_archive_writer_test." + std::to_string(getpid()))) {
-    std::filesystem::create_directories(directory_);
-    WriteSource();
-  }
-  ~ArchiveWriterTest() override { std::filesystem::remove_all(directory_); }
-  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
+  ArchiveWriterTest() { WriteSource(); }
+  std::string Path(const std::string& name) const { return folder_ / name; }
 
   // Two layers' arrays, and three optimizer variables, of a trained SGD with one.
   void WriteSource() {
@@ -69,12 +66,12 @@ class ArchiveWriterTest : public testing::Test {
 
   std::vector<std::string> Files() const {
     std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_)) names.push_back(entry.path().filename().string());
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     return names;
   }
 
-  const std::filesystem::path directory_;
+  const TestFolder folder_;
 };
 
 struct Trained {

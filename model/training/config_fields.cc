@@ -2,34 +2,22 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/edit_distance.h"
 
 namespace lockstep {
 namespace {
 
 absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
-// Levenshtein's distance, case ignored.
+// Case ignored.
 size_t Distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const bool same = absl::ascii_tolower(a[i - 1]) == absl::ascii_tolower(b[j - 1]);
-      const size_t value = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (same ? 0 : 1)});
-      diagonal = row[j];
-      row[j] = value;
-    }
-  }
-  return row.back();
+  return EditDistance(absl::AsciiStrToLower(View(a)), absl::AsciiStrToLower(View(b)));
 }
 
 // A value for a message: JSON, cut where it is long.

@@ -26,7 +26,7 @@ constexpr char kStranger[] = "9.8.7";
 constexpr absl::Duration kDeadline = absl::Seconds(30);
 
 TEST(Version, TheCoordinatorRefusesAWorkerOfAnotherByNameAndTakesItsOwn) {
-  const TemporaryFolder folder;
+  const TestFolder folder;
   const std::string ready = folder / "ready";
   TestProcess coordinator({LOCKSTEP_COORDINATOR_PROGRAM, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--state-dir",
                            folder / "state", "--ready-file", ready},
@@ -69,7 +69,7 @@ TEST(Version, TheCoordinatorRefusesAWorkerOfAnotherByNameAndTakesItsOwn) {
 }
 
 TEST(Version, AWorkerThatACoordinatorOfAnotherRefusesSaysSoAndEnds) {
-  const TemporaryFolder folder;
+  const TestFolder folder;
   CoordinatorServer::Options options;
   options.state_folder = folder / "state";
   options.rpc = {.listen = "127.0.0.1:0", .token = kToken};

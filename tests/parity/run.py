@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import tempfile
 
 
 def main() -> int:
@@ -21,7 +22,8 @@ def main() -> int:
     sys.dont_write_bytecode = True
     import pytest
 
-    return int(pytest.main(["-q", "-p", "no:cacheprovider", str(here / sys.argv[2]), *sys.argv[3:]]))
+    with tempfile.TemporaryDirectory() as folder:
+        return int(pytest.main(["-q", "-p", "no:cacheprovider", "--basetemp", os.path.join(folder, "tests"), str(here / sys.argv[2]), *sys.argv[3:]]))
 
 
 if __name__ == "__main__":

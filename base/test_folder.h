@@ -1,28 +1,28 @@
 #pragma once
-// A folder for one test, removed with it.
+// A folder for one test, removed with it. Not thread-safe.
 
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
 
-#include "gtest/gtest.h"
+namespace lockstep {
 
-namespace lockstep::dataset {
-
-class ScratchFolder {
+class TestFolder {
  public:
-  ScratchFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-dataset-XXXXXX").string();
-    EXPECT_NE(mkdtemp(pattern.data()), nullptr);
-    path_ = pattern;
+  // New and empty, in TMPDIR; ends the program where that cannot be.
+  TestFolder() : path_((std::filesystem::temp_directory_path() / "lockstep-test-XXXXXX").string()) {
+    if (mkdtemp(path_.data()) != nullptr) return;
+    std::perror(path_.c_str());
+    std::abort();
   }
-  ~ScratchFolder() { std::filesystem::remove_all(path_); }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  ~TestFolder() { std::filesystem::remove_all(path_); }
+  TestFolder(const TestFolder&) = delete;
+  TestFolder& operator=(const TestFolder&) = delete;
 
   const std::string& path() const { return path_; }
   std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
@@ -37,4 +37,4 @@ class ScratchFolder {
   std::string path_;
 };
 
-}  // namespace lockstep::dataset
+}  // namespace lockstep
