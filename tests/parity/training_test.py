@@ -62,8 +62,13 @@ def fit(folder, *arguments):
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()], json.loads((folder / "summary.json").read_text())
 
 
-def flat(model):
-    return np.concatenate([np.asarray(v.value, np.float64).ravel() for v in model.trainable_variables + model.non_trainable_variables])
+def flat(variables):
+    return np.concatenate([np.asarray(v.value, np.float64).ravel() for v in variables])
+
+
+def groups(model):
+    """What the optimizer moves, and moving statistics, which move so much farther that they would hide it."""
+    return flat(model.trainable_variables), flat(model.non_trainable_variables)
 
 
 class TrainingTest(unittest.TestCase):
@@ -88,7 +93,7 @@ class TrainingTest(unittest.TestCase):
 
     def check_ten_steps(self, architecture):
         model = self.build(architecture, "float64", keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
-        before = flat(model)
+        before = groups(model)
         steps, summary = fit(self.folder, "--batch", 16, "--steps", 10, "--virtual-replicas", 1, "--seed", 3)
         self.assertEqual(len(steps), 10)
         losses = []
@@ -98,13 +103,15 @@ class TrainingTest(unittest.TestCase):
             losses.append(float(model.train_on_batch(images, labels)[0]))
         worst = max(abs(step["loss"] - loss) / abs(loss) for step, loss in zip(steps, losses))
         trained = keras.models.load_model(self.folder / "trained.keras")
-        moved = np.linalg.norm(flat(model) - before)
-        apart = np.linalg.norm(flat(trained) - flat(model)) / moved
+        ratios = []
+        for start, ours, keras_own in zip(before, groups(trained), groups(model)):
+            moved = np.linalg.norm(keras_own - start)
+            self.assertGreater(moved, 1e-3)
+            ratios.append(np.linalg.norm(ours - keras_own) / moved)
         print(f"{architecture}: 10 steps in float64: loss {losses[0]:.4f} to {losses[-1]:.4f}, relative difference at most {worst:.1e}; "
-              f"weights apart / moved {apart:.1e}", flush=True)  # fmt: skip
-        self.assertGreater(moved, 1e-3)
+              f"apart / moved: weights {ratios[0]:.1e}, statistics {ratios[1]:.1e}", flush=True)  # fmt: skip
         self.assertLess(worst, 1e-6)
-        self.assertLess(apart, 1e-5)
+        self.assertLess(max(ratios), 1e-5)
 
     def test_ten_steps_on_the_same_batches(self):
         for architecture in self.architectures:
