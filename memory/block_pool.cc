@@ -1,96 +1,41 @@
 #include "memory/block_pool.h"
 
-#include <sys/mman.h>
+#include <sanitizer/asan_interface.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <iterator>
 
 namespace lockstep::memory {
 namespace {
 
-constexpr int64_t kAlignment = 64;
-// From here on blocks are mappings of their own, which go back to the kernel when freed.
-constexpr int64_t kMapped = 64 << 10;
-constexpr int64_t kPage = 4096;
-constexpr int64_t kHugePage = 2 << 20;
+// What is given back at once while other threads wait.
+constexpr int64_t kGiveBackSlice = 16 << 20;
 
-int64_t RoundUp(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
-
-int64_t BlockSize(size_t bytes) {
-  const auto wanted = static_cast<int64_t>(std::max<size_t>(bytes, 1));
-  return RoundUp(wanted, wanted >= kMapped ? kPage : kAlignment);
-}
-
-void* FromSystem(int64_t size) {
-  if (size < kMapped) return std::aligned_alloc(kAlignment, static_cast<size_t>(size));
-  void* address = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (address == MAP_FAILED) return nullptr;
-  if (size >= kHugePage) madvise(address, static_cast<size_t>(size), MADV_HUGEPAGE);
-  return address;
-}
-
-void ToSystem(void* address, int64_t size) {
-  if (size < kMapped) {
-    std::free(address);
-  } else {
-    munmap(address, static_cast<size_t>(size));
-  }
-}
+int64_t WholePages(int64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
 
 }  // namespace
 
-BlockPool::~BlockPool() { Trim(); }
-
-void* BlockPool::TakeKept(int64_t size) {
-  const auto found = kept_by_size_.lower_bound(size);
-  if (found == kept_by_size_.end() || found->first - size > found->first / 8) return nullptr;
-  const Kept kept = *found->second;
-  kept_by_age_.erase(found->second);
-  kept_by_size_.erase(found);
-  kept_bytes_ -= kept.size;
-  return kept.address;
+BlockPool::BlockPool(Options options) : options_(options) {
+  if (region_.size() > 0) cold_.Add({0, region_.size()}, 0);
 }
 
-void BlockPool::GiveBackUntil(int64_t reserved) {
-  while (!kept_by_age_.empty() && live_bytes_ + kept_bytes_ > reserved) {
-    const auto oldest_at = kept_by_age_.begin();
-    const Kept oldest = *oldest_at;
-    const auto [begin, end] = kept_by_size_.equal_range(oldest.size);
-    kept_by_size_.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second == oldest_at; }));
-    kept_by_age_.pop_front();
-    kept_bytes_ -= oldest.size;
-    ToSystem(oldest.address, oldest.size);
-  }
+int64_t BlockPool::BlockSize(size_t bytes) {
+  const auto wanted = static_cast<int64_t>(std::max<size_t>(bytes, 1));
+  return wanted <= Slabs::kLargestBlock ? Slabs::BlockSize(wanted) : WholePages(wanted);
 }
 
 void* BlockPool::Allocate(size_t bytes) {
-  const int64_t wanted = BlockSize(bytes);
   const Category category = CurrentCategory();
   absl::MutexLock lock(&mutex_);
-  if (limit_ > 0 && live_bytes_ + wanted > limit_) {
+  const int64_t size = bytes <= static_cast<size_t>(region_.size()) ? BlockSize(bytes) : -1;
+  std::optional<int64_t> offset;
+  if (size > 0 && (limit_ == 0 || size <= limit_ - live_bytes_)) offset = size <= Slabs::kLargestBlock ? TakeSmall(size) : TakePages(size);
+  if (!offset) {
     ++refused_;
     return nullptr;
   }
-  int64_t size = wanted;
-  const int64_t kept_before = kept_bytes_;
-  void* address = TakeKept(wanted);
-  if (address != nullptr) {
-    size = kept_before - kept_bytes_;
-  } else {
-    int64_t most = std::max(highest_live_, live_bytes_ + wanted) + options_.slack_bytes;
-    if (limit_ > 0) most = std::min(most, limit_);
-    GiveBackUntil(most - wanted);
-    address = FromSystem(wanted);
-    if (address == nullptr) {
-      GiveBackUntil(0);
-      address = FromSystem(wanted);
-    }
-  }
-  if (address == nullptr) {
-    ++refused_;
-    return nullptr;
-  }
+  void* address = region_.At(*offset);
+  ASAN_UNPOISON_MEMORY_REGION(address, bytes);
   blocks_.emplace(address, Block{size, category});
   live_bytes_ += size;
   live_[category] += size;
@@ -98,9 +43,58 @@ void* BlockPool::Allocate(size_t bytes) {
   if (live_bytes_ > peak_bytes_) {
     peak_bytes_ = live_bytes_;
     at_peak_ = live_;
-    at_peak_[Category::kAllocatorSlack] = kept_bytes_;
+    at_peak_[Category::kAllocatorSlack] = Kept();
   }
   return address;
+}
+
+std::optional<int64_t> BlockPool::TakeSmall(int64_t size) {
+  if (const auto block = slabs_.Take(size)) return block;
+  const auto pages = TakePages(Slabs::kSlabBytes);
+  if (!pages) return std::nullopt;
+  slabs_.AddSlab({*pages, Slabs::kSlabBytes}, size);
+  return slabs_.Take(size);
+}
+
+std::optional<int64_t> BlockPool::TakePages(int64_t size) {
+  if (const auto fit = kept_.BestFit(size)) {
+    kept_.Remove({fit->begin, size});
+    return fit->begin;
+  }
+  if (const auto cold = TakeCold(size)) return cold;
+  GiveBack(kept_.bytes());
+  return TakeCold(size);
+}
+
+std::optional<int64_t> BlockPool::TakeCold(int64_t size) {
+  // The larger the kept range that grows, the fewer the fresh pages.
+  const Range start = kept_.LargestOf([&](Range kept) { return cold_.BeginningAt(kept.end()).size >= size - kept.size; });
+  if (start.size > 0) kept_.Remove(start);
+  int64_t most = std::max(highest_live_, live_bytes_ + size) + options_.slack_bytes;
+  if (limit_ > 0) most = std::min(most, limit_);
+  GiveBack(live_bytes_ + Kept() + size - most);
+  const std::optional<Range> cold = start.size > 0 ? Range{start.end(), size - start.size} : cold_.BestFit(size);
+  if (cold && Warm({cold->begin, start.size > 0 ? cold->size : size})) return start.size > 0 ? start.begin : cold->begin;
+  if (start.size > 0) kept_.Add(start, freed_);
+  return std::nullopt;
+}
+
+bool BlockPool::Warm(Range pages) {
+  if (!region_.Open(pages.end())) return false;
+  cold_.Remove(pages);
+  return true;
+}
+
+void BlockPool::GiveBack(int64_t bytes) {
+  for (int64_t left = WholePages(bytes); left > 0 && kept_.bytes() > 0;) {
+    const Range oldest = kept_.Oldest();
+    const int64_t size = std::min(oldest.size, left);
+    const Range part{oldest.end() - size, size};
+    kept_.Remove(part);
+    region_.GiveBack(part);
+    cold_.Add(part, freed_);
+    left -= size;
+  }
 }
 
 void BlockPool::Free(void* block) {
@@ -110,36 +104,52 @@ void BlockPool::Free(void* block) {
   if (found == blocks_.end()) std::abort();
   const Block info = found->second;
   blocks_.erase(found);
+  ASAN_POISON_MEMORY_REGION(block, static_cast<size_t>(info.size));
   live_bytes_ -= info.size;
   live_[info.category] -= info.size;
-  kept_by_age_.push_back({block, info.size});
-  kept_by_size_.emplace(info.size, std::prev(kept_by_age_.end()));
-  kept_bytes_ += info.size;
+  std::optional<Range> pages = Range{region_.OffsetOf(block), info.size};
+  if (info.size <= Slabs::kLargestBlock) pages = slabs_.Put(pages->begin);
+  if (pages) kept_.Add(*pages, ++freed_);
+  // A limit that was set below what was live.
+  if (limit_ > 0) GiveBack(live_bytes_ + Kept() - limit_);
 }
 
 void BlockPool::SetLimit(int64_t limit_bytes) {
-  absl::MutexLock lock(&mutex_);
-  limit_ = limit_bytes;
-  if (limit_ > 0) GiveBackUntil(limit_);
+  {
+    absl::MutexLock lock(&mutex_);
+    limit_ = limit_bytes;
+  }
+  if (limit_bytes > 0) GiveBackAbove(limit_bytes);
 }
 
 void BlockPool::ResetPeak() {
   absl::MutexLock lock(&mutex_);
   peak_bytes_ = live_bytes_;
   at_peak_ = live_;
-  at_peak_[Category::kAllocatorSlack] = kept_bytes_;
+  at_peak_[Category::kAllocatorSlack] = Kept();
 }
 
 BlockPool::Usage BlockPool::GetUsage() const {
   absl::MutexLock lock(&mutex_);
   Usage usage{live_, at_peak_, peak_bytes_, limit_, refused_};
-  usage.live[Category::kAllocatorSlack] = kept_bytes_;
+  usage.live[Category::kAllocatorSlack] = Kept();
   return usage;
 }
 
-void BlockPool::Trim() {
+void BlockPool::Trim() { GiveBackAbove(0); }
+
+void BlockPool::GiveBackAbove(int64_t reserved) {
+  // In slices, so that a thread that allocates meanwhile does not wait for all of it.
+  for (bool more = true; more;) {
+    absl::MutexLock lock(&mutex_);
+    GiveBack(std::min(live_bytes_ + Kept() - reserved, kGiveBackSlice));
+    more = kept_.bytes() > 0 && live_bytes_ + Kept() > reserved;
+  }
+}
+
+int64_t BlockPool::ResidentBytes() const {
   absl::MutexLock lock(&mutex_);
-  GiveBackUntil(0);
+  return region_.ResidentBytes();
 }
 
 }  // namespace lockstep::memory

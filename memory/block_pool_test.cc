@@ -1,10 +1,13 @@
 #include "memory/block_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace lockstep::memory {
@@ -43,17 +46,138 @@ TEST(BlockPool, RefusesWhatWouldPassTheLimitAndRemembersIt) {
   pool.Free(four);
 }
 
-TEST(BlockPool, AFreedBlockServesTheSameSizeAgain) {
+TEST(BlockPool, LiveBytesOfARequestAreAFunctionOfItsSize) {
   BlockPool pool({});
-  void* first = pool.Allocate(kMiB);
-  pool.Free(first);
-  void* second = pool.Allocate(kMiB - kMiB / 16);
-  EXPECT_EQ(second, first);
-  EXPECT_EQ(pool.GetUsage().live.Total(), kMiB) << "the whole block is booked";
-  void* small = pool.Allocate(kMiB / 2);
-  pool.Free(second);
-  EXPECT_NE(pool.Allocate(kMiB / 2), second) << "half a block is too much waste";
-  pool.Free(small);
+  for (const auto& [bytes, booked] :
+       {std::pair<size_t, int64_t>{0, 64}, {1, 64}, {65, 128}, {1025, 1280}, {4096, 4096}, {4097, 8192}, {kMiB + 1, kMiB + 4096}}) {
+    void* kept = pool.Allocate(bytes + 100'000);  // larger, and free when the request comes
+    pool.Free(kept);
+    void* block = pool.Allocate(bytes);
+    const BlockPool::Usage usage = pool.GetUsage();
+    EXPECT_EQ(usage.live.Total() - usage.live[Category::kAllocatorSlack], booked) << bytes;
+    EXPECT_EQ(BlockPool::BlockSize(bytes), booked);
+    pool.Free(block);
+  }
+}
+
+TEST(BlockPool, FreedNeighboursServeALargerRequest) {
+  BlockPool pool({.slack_bytes = 0});
+  std::vector<void*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(pool.Allocate(kMiB));
+  for (const int i : {0, 2, 1, 7, 5, 6, 3, 4}) pool.Free(blocks[static_cast<size_t>(i)]);
+  void* whole = pool.Allocate(8 * kMiB);
+  EXPECT_EQ(whole, blocks[0]);
+  EXPECT_EQ(pool.GetUsage().live[Category::kAllocatorSlack], 0);
+  pool.Free(whole);
+}
+
+// What a training step is to the pool: the same requests in the same order, freed in another.
+std::vector<void*> OneStep(BlockPool& pool, std::mt19937 random) {
+  std::vector<void*> live;
+  for (int i = 0; i < 400; ++i) {
+    const size_t bytes = random() % 4 == 0 ? 1 + random() % 10'000 : 1 + random() % (3 * kMiB);
+    auto* block = static_cast<char*>(pool.Allocate(bytes));
+    for (size_t at = 0; at < bytes; at += 4096) block[at] = 1;
+    live.push_back(block);
+    if (live.size() <= 40) continue;
+    const size_t which = random() % live.size();
+    pool.Free(live[which]);
+    live.erase(live.begin() + static_cast<std::ptrdiff_t>(which));
+  }
+  return live;
+}
+
+int64_t MinorFaults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
+}
+
+TEST(BlockPool, ARepeatedStepTouchesNoNewPages) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  BlockPool pool({});
+  int64_t faults = 0;
+  for (int step = 0; step < 6; ++step) {
+    const int64_t before = MinorFaults();
+    for (void* block : OneStep(pool, std::mt19937(seed))) pool.Free(block);
+    faults = MinorFaults() - before;
+  }
+  const BlockPool::Usage usage = pool.GetUsage();
+  EXPECT_LT(faults, 100) << "of " << usage.peak_bytes / 4096 << " pages";
+  EXPECT_LE(usage.live.Total(), usage.peak_bytes + (32 << 20) + Slabs::kSlabBytes * 20);
+}
+
+TEST(BlockPool, TheKernelHoldsNoMoreThanWhatIsReservedAndTrimGivesItBack) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  BlockPool pool({.slack_bytes = 4 * kMiB});
+  const std::vector<void*> live = OneStep(pool, std::mt19937(seed));
+  EXPECT_LE(pool.ResidentBytes(), pool.GetUsage().live.Total());
+  EXPECT_GT(pool.ResidentBytes(), pool.GetUsage().live.Total() / 2);
+  for (void* block : live) pool.Free(block);
+  pool.Trim();
+  EXPECT_EQ(pool.GetUsage().live.Total(), 0);
+  EXPECT_EQ(pool.ResidentBytes(), 0);
+}
+
+// Slabs in use keep their free parts whatever the bound; without small blocks it is strict.
+class BlockPoolRandom : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(SmallBlocksToo, BlockPoolRandom, testing::Bool());
+
+TEST_P(BlockPoolRandom, RequestsUnderMovingLimits) {
+  const bool small = GetParam();
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  BlockPool pool({.slack_bytes = kMiB});
+  struct Held {
+    unsigned char* block;
+    size_t bytes;
+    unsigned char mark;
+  };
+  std::vector<Held> held;
+  int64_t live = 0, highest = 0, limit = 0, refused = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    if (random() % 500 == 0) {
+      limit = random() % 2 == 0 ? 0 : static_cast<int64_t>(1 + random() % (12 * kMiB));
+      pool.SetLimit(limit);
+    }
+    if (!held.empty() && random() % 2 == 0) {
+      const size_t which = random() % held.size();
+      const Held& old = held[which];
+      for (size_t at = 0; at < old.bytes; at += 509) ASSERT_EQ(old.block[at], old.mark) << "blocks overlap";
+      live -= BlockPool::BlockSize(old.bytes);
+      pool.Free(old.block);
+      held.erase(held.begin() + static_cast<std::ptrdiff_t>(which));
+    } else {
+      const size_t bytes = small && random() % 3 != 0 ? random() % 8'000 : Slabs::kLargestBlock + 1 + random() % kMiB;
+      auto* block = static_cast<unsigned char*>(pool.Allocate(bytes));
+      const bool fits = limit == 0 || live + BlockPool::BlockSize(bytes) <= limit;
+      ASSERT_EQ(block != nullptr, fits) << bytes << " of " << limit << " with " << live;
+      if (block == nullptr) {
+        ++refused;
+        continue;
+      }
+      const auto mark = static_cast<unsigned char>(random());
+      std::memset(block, mark, bytes);
+      held.push_back({block, bytes, mark});
+      live += BlockPool::BlockSize(bytes);
+      highest = std::max(highest, live);
+    }
+    const BlockPool::Usage usage = pool.GetUsage();
+    const int64_t kept = usage.live[Category::kAllocatorSlack];
+    ASSERT_EQ(usage.live.Total() - kept, live);
+    ASSERT_EQ(usage.refused, refused);
+    if (small) continue;
+    ASSERT_LE(live + kept, highest + kMiB);
+    if (limit > 0) {
+      ASSERT_LE(live + kept, std::max(limit, live));
+    }
+  }
+  for (const Held& old : held) pool.Free(old.block);
+  pool.Trim();
+  EXPECT_EQ(pool.GetUsage().live.Total(), 0);
 }
 
 TEST(BlockPool, KeptBlocksStayWithinTheSlack) {
