@@ -1,5 +1,6 @@
 #include "client/coordinator_client.h"
 
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,17 @@ namespace lockstep {
 namespace {
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(30);
+// Of a submission: with pauses of 0.1 s, doubled each time, about three seconds.
+constexpr int kSubmitAttempts = 6;
+constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+
+// Nobody else's.
+std::string NewRequestId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) absl::StrAppend(&id, absl::Hex(random(), absl::kZeroPad8));
+  return id;
+}
 
 }  // namespace
 
@@ -53,11 +65,24 @@ absl::Status CoordinatorClient::Finish(const grpc::Status& grpc_status) {
 }
 
 absl::StatusOr<std::string> CoordinatorClient::Submit(const v1::Job& job, const std::string& model_path) {
+  const std::string request_id = NewRequestId();
+  absl::Duration pause = kFirstPause;
+  for (int attempt = 1;; ++attempt) {
+    absl::StatusOr<std::string> job_id = SubmitOnce(request_id, job, model_path);
+    if (job_id.ok() || !IsRetryable(job_id.status()) || attempt == kSubmitAttempts) return job_id;
+    RETURN_IF_ERROR(Sleep(pause));
+    pause *= 2;
+  }
+}
+
+absl::StatusOr<std::string> CoordinatorClient::SubmitOnce(const std::string& request_id, const v1::Job& job,
+                                                          const std::string& model_path) {
   Call call(*this);
   v1::SubmitResponse response;
   const auto stream = stub_->Submit(call.context(), &response);
   v1::SubmitRequest request;
   *request.mutable_job() = job;
+  request.set_request_id(request_id);
   absl::Status sent;
   if (stream->Write(request)) {
     sent = SendFile(model_path, [&stream](const v1::Chunk& chunk) {

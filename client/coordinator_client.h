@@ -26,7 +26,8 @@ class CoordinatorClient {
  public:
   CoordinatorClient(const std::string& address, const ChannelOptions& options);
 
-  // Sends the job and the file's bytes; the job is durable once this is OK. Its id comes back.
+  // Sends the job and the file's bytes; the job is durable once this is OK. Its id comes back. Tries again for about three seconds
+  // where the connection breaks: that makes one job, whichever of the answers were lost.
   absl::StatusOr<std::string> Submit(const v1::Job& job, const std::string& model_path);
   absl::StatusOr<v1::JobStatus> Describe(const std::string& job_id);
   // Newest first. `limit` 0: as many as the coordinator gives.
@@ -53,6 +54,7 @@ class CoordinatorClient {
   // A context that Stop reaches, for as long as this lives.
   class Call;
 
+  absl::StatusOr<std::string> SubmitOnce(const std::string& request_id, const v1::Job& job, const std::string& model_path);
   absl::Status Finish(const grpc::Status& status);
 
   const std::string address_;

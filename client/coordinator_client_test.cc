@@ -64,6 +64,22 @@ TEST_F(CoordinatorClientTest, SubmitStreamsTheModel) {
   EXPECT_TRUE(service_.submitted_model() == model);
 }
 
+TEST_F(CoordinatorClientTest, ASubmissionWhoseAnswerWasLostIsMadeAgainUnderTheSameName) {
+  ASSERT_TRUE(WriteFileAtomically(Path("m.keras"), "model").ok());
+  v1::Job job;
+  job.set_batch(32);
+  service_.LoseAnswersOfSubmit(2);
+  const auto id = client_.Submit(job, Path("m.keras"));
+  ASSERT_TRUE(id.ok()) << id.status();
+  const std::vector<std::string> attempts = service_.request_ids();
+  ASSERT_EQ(attempts.size(), 3u);
+  EXPECT_EQ(attempts[0].size(), 32u);
+  EXPECT_EQ(attempts[1], attempts[0]);
+  EXPECT_EQ(attempts[2], attempts[0]);
+  ASSERT_TRUE(client_.Submit(job, Path("m.keras")).ok());
+  EXPECT_NE(service_.request_ids().back(), attempts[0]) << "another submission";
+}
+
 TEST_F(CoordinatorClientTest, SubmitTellsTheCoordinatorsReasonOrOurs) {
   ASSERT_TRUE(WriteFileAtomically(Path("m.keras"), std::string(5 << 20, 'm')).ok());
   EXPECT_EQ(client_.Submit(v1::Job(), Path("m.keras")).status(), absl::InvalidArgumentError("batch: required"));

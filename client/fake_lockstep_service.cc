@@ -59,6 +59,7 @@ grpc::Status FakeLockstepService::Submit(grpc::ServerContext* context, grpc::Ser
   if (!reader->Read(&request) || !request.has_job()) return {grpc::StatusCode::INVALID_ARGUMENT, "no job"};
   if (request.job().batch() == 0) return {grpc::StatusCode::INVALID_ARGUMENT, "batch: required"};
   Locked()->job = request.job();
+  Locked()->request_ids.push_back(request.request_id());
   const std::string path = TemporaryPath("model");
   const auto received = ReceiveFile(path, [&](v1::Chunk* chunk) {
     if (!reader->Read(&request)) return false;
@@ -68,6 +69,10 @@ grpc::Status FakeLockstepService::Submit(grpc::ServerContext* context, grpc::Ser
   if (!received.ok()) return {grpc::StatusCode::DATA_LOSS, std::string(received.status().message())};
   Locked()->model = *ReadFile(path);
   unlink(path.c_str());
+  if (Guard state = Locked(); state->lost_answers > 0) {
+    --state->lost_answers;
+    return {grpc::StatusCode::UNAVAILABLE, "lost by the test"};
+  }
   response->set_job_id("job-1");
   return grpc::Status::OK;
 }

@@ -33,6 +33,10 @@ class FakeLockstepService final : public v1::Lockstep::Service {
   // The next Watch stream breaks with Unavailable after so many events; then the ones after it, one number each.
   void DropWatchAfter(std::vector<size_t> events);
   void SetArtifact(const std::string& name, const std::string& contents) { Locked()->artifacts[name] = contents; }
+  // The next so many submissions are taken in, and their answers lost.
+  void LoseAnswersOfSubmit(int answers) { Locked()->lost_answers = answers; }
+  // Of all that were taken in.
+  std::vector<std::string> request_ids() { return Locked()->request_ids; }
   void CorruptDownloads() { Locked()->corrupt = true; }
   void SetStatus(const v1::JobStatus& status) { Locked()->status = status; }
 
@@ -56,6 +60,8 @@ class FakeLockstepService final : public v1::Lockstep::Service {
     v1::JobStatus status;
     v1::Job job;
     std::string model;
+    int lost_answers = 0;
+    std::vector<std::string> request_ids;
     std::vector<uint64_t> watched_after;
     int cancels = 0;
   };

@@ -39,10 +39,13 @@ absl::StatusOr<std::string> ClientService::TakeJob(grpc::ServerReader<v1::Submit
     return absl::InvalidArgumentError("Submit: the stream does not begin with the job");
   }
   const v1::Job job = std::move(*request.mutable_job());
+  const std::string request_id = request.request_id();
   // Before the model is sent for nothing.
   if (const std::vector<std::string> errors = CheckJob(job); !errors.empty()) {
     return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
   }
+  ASSIGN_OR_RETURN(const std::optional<std::string> before, coordinator_.FindSubmitted(request_id, job));
+  if (before) return *before;
   const std::string incoming = folder_.NewIncomingPath();
   const auto remove_incoming = absl::MakeCleanup([&] { folder_.Remove(incoming); });
   uint64_t bytes = 0;
@@ -63,12 +66,10 @@ absl::StatusOr<std::string> ClientService::TakeJob(grpc::ServerReader<v1::Submit
   ArtifactRecord model{kModel, ArtifactFileName(kModel, digest.xxh3_128), digest.bytes, digest.xxh3_128};
   RETURN_IF_ERROR(folder_.Adopt(incoming, id, model.file));
   const std::string adopted = folder_.JobPath(id, model.file);
-  if (absl::Status submitted = coordinator_.Submit(id, job, std::move(model)); !submitted.ok()) {
-    // After a failed write the job may be on the disk all the same, and will want its model; if not, a restart sweeps it.
-    if (absl::IsInvalidArgument(submitted)) folder_.Remove(adopted);
-    return submitted;
-  }
-  return id;
+  absl::StatusOr<std::string> submitted = coordinator_.Submit(id, request_id, job, std::move(model));
+  // After a failed write the job may be on the disk all the same, and will want its model; if not, a restart sweeps it.
+  if (submitted.ok() ? *submitted != id : absl::IsInvalidArgument(submitted.status())) folder_.Remove(adopted);
+  return submitted;
 }
 
 grpc::Status ClientService::Describe(grpc::ServerContext* context, const v1::DescribeRequest* request, v1::JobStatus* response) {

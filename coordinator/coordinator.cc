@@ -58,6 +58,7 @@ absl::Status Coordinator::Load() {
       LOG_INFO("job=%s state=%s generation=%d step=%d action=resumed", id, v1::JobState_Name(job->record.state), job->record.generation,
                job->latest ? job->latest->step() : 0);
     }
+    if (!job->record.request_id.empty()) job_of_request_.emplace(job->record.request_id, id);
     if (job->Active()) AwaitWorkers(job->generation->record);
     jobs_.emplace(id, std::move(job));
   }

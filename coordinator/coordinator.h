@@ -46,8 +46,11 @@ class Coordinator {
   // ---- Of clients.
   // For a job that is about to be submitted; never given twice.
   std::string NewJobId();
-  // `model`: stored already. InvalidArgument: every error, a line each.
-  absl::Status Submit(const std::string& job_id, const v1::Job& job, ArtifactRecord model);
+  // The job that a submission of this name became, if it did. InvalidArgument: that is another job.
+  absl::StatusOr<std::optional<std::string>> FindSubmitted(const std::string& request_id, const v1::Job& job) const;
+  // `model`: stored already. The answer is `job_id`, or the id of the job that the submission had become before. InvalidArgument:
+  // every error, a line each.
+  absl::StatusOr<std::string> Submit(const std::string& job_id, const std::string& request_id, const v1::Job& job, ArtifactRecord model);
   absl::StatusOr<v1::JobStatus> Describe(const std::string& job_id) const;
   std::vector<v1::JobStatus> List(size_t limit) const;
   absl::StatusOr<v1::JobStatus> Cancel(const std::string& job_id);
@@ -90,6 +93,8 @@ class Coordinator {
   // The lease of workers that ran something before a restart begins anew with it.
   void AwaitWorkers(const GenerationRecord& generation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  absl::StatusOr<std::optional<std::string>> SubmittedAs(const std::string& request_id, const v1::Job& job) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<JobEntry*> Find(const std::string& job_id) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The generation that trains now, if it is this one; FailedPrecondition says which is.
   absl::StatusOr<JobEntry*> FindRunning(const std::string& job_id, uint64_t generation) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -137,6 +142,7 @@ class Coordinator {
   absl::Time last_tick_ ABSL_GUARDED_BY(mutex_);
   // By id, which is the order of submission. Entries stay where they are.
   std::map<std::string, std::unique_ptr<JobEntry>> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> job_of_request_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> unended_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::unique_ptr<WorkerEntry>> workers_ ABSL_GUARDED_BY(mutex_);
 };

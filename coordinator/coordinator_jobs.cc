@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kEventsAtOnce = 500;
 constexpr size_t kJobsInSnapshot = 100;
+constexpr size_t kMostRequestIdBytes = 100;
 constexpr int64_t kFirstSecond = 1'577'836'800;  // 2020-01-01T00:00:00Z
 
 }  // namespace
@@ -24,7 +25,26 @@ std::string Coordinator::NewJobId() {
   return JobIdOf(last_id_);
 }
 
-absl::Status Coordinator::Submit(const std::string& job_id, const v1::Job& job, ArtifactRecord model) {
+absl::StatusOr<std::optional<std::string>> Coordinator::FindSubmitted(const std::string& request_id, const v1::Job& job) const {
+  if (request_id.size() > kMostRequestIdBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("request_id: it has ", request_id.size(), " bytes, at most ", kMostRequestIdBytes));
+  }
+  absl::MutexLock lock(&mutex_);
+  return SubmittedAs(request_id, job);
+}
+
+absl::StatusOr<std::optional<std::string>> Coordinator::SubmittedAs(const std::string& request_id, const v1::Job& job) const {
+  const auto found = job_of_request_.find(request_id);
+  if (found == job_of_request_.end()) return std::nullopt;
+  if (jobs_.at(found->second)->record.job.SerializeAsString() != job.SerializeAsString()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("request_id: ", request_id, " stands for job ", found->second, ", which is another; each submission needs its own"));
+  }
+  return found->second;
+}
+
+absl::StatusOr<std::string> Coordinator::Submit(const std::string& job_id, const std::string& request_id, const v1::Job& job,
+                                                ArtifactRecord model) {
   std::vector<std::string> errors = CheckJob(job);
   if (model.bytes != job.model().size_bytes() || model.xxh3_128 != job.model().xxh3_128()) {
     errors.push_back(absl::StrCat("model: ", job.model().file_name(), " was announced with ", job.model().size_bytes(),
@@ -33,8 +53,11 @@ absl::Status Coordinator::Submit(const std::string& job_id, const v1::Job& job, 
   }
   if (!errors.empty()) return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
   absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(const std::optional<std::string> before, SubmittedAs(request_id, job));
+  if (before) return *before;
   auto entry = std::make_unique<JobEntry>();
   entry->record.id = job_id;
+  entry->record.request_id = request_id;
   entry->record.job = job;
   entry->record.submitted_unix_ms = NowMs();
   Draft draft(entry->record);
@@ -44,8 +67,9 @@ absl::Status Coordinator::Submit(const std::string& job_id, const v1::Job& job, 
   RETURN_IF_ERROR(Commit(*entry, std::move(draft)));
   unended_.insert(job_id);
   jobs_.emplace(job_id, std::move(entry));
+  if (!request_id.empty()) job_of_request_.emplace(request_id, job_id);
   Schedule();
-  return absl::OkStatus();
+  return job_id;
 }
 
 v1::JobStatus Coordinator::StatusOf(const JobEntry& job) const {

@@ -123,12 +123,38 @@ TEST(Coordinator, WhatFitsNoWorkersMemoryIsRefusedWithWhatWouldFit) {
   EXPECT_THAT(cluster.Status(job).reason(), HasSubstr("it takes a worker with 100 MiB"));
 }
 
+TEST(Coordinator, ASubmissionOfOneNameIsOneJobAfterARestartToo) {
+  TestingCluster cluster;
+  const auto submit = [&](const std::string& name, const v1::Job& job) {
+    return cluster->Submit(cluster->NewJobId(), name, job, ModelOf(job));
+  };
+  const std::string job = *submit("r1", SmallJob());
+  EXPECT_EQ(*submit("r1", SmallJob()), job);
+  EXPECT_NE(*submit("r2", SmallJob()), job);
+  EXPECT_NE(*submit("", SmallJob()), *submit("", SmallJob())) << "without a name each is its own";
+  for (int restart = 0; restart < 2; ++restart) {
+    EXPECT_EQ(*submit("r1", SmallJob()), job);
+    EXPECT_EQ(**cluster->FindSubmitted("r1", SmallJob()), job);
+    EXPECT_EQ(*cluster->FindSubmitted("r3", SmallJob()), std::nullopt);
+    v1::Job other = SmallJob();
+    other.set_seed(8);
+    for (const absl::Status& status : {submit("r1", other).status(), cluster->FindSubmitted("r1", other).status()}) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(status.message(), HasSubstr(job));
+    }
+    EXPECT_EQ(cluster->List(100).size(), 4u);
+    EXPECT_EQ(AllEvents(cluster.coordinator(), job).size(), 1u);
+    cluster.Restart();
+  }
+  EXPECT_FALSE(cluster->FindSubmitted(std::string(101, 'r'), SmallJob()).ok());
+}
+
 TEST(Coordinator, SubmitSaysAllThatIsWrongAndKeepsNothing) {
   TestingCluster cluster;
   v1::Job job = SmallJob();
   job.set_batch(0);
   job.set_precision("fp8");
-  const absl::Status refused = cluster->Submit(cluster->NewJobId(), job, {"model.keras", "x", 8, kTestDigest});
+  const absl::Status refused = cluster->Submit(cluster->NewJobId(), "", job, {"model.keras", "x", 8, kTestDigest}).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   for (const char* part : {"batch: ", "\nprecision: ", "\nmodel: tiny.keras was announced with 7 bytes"}) {
     EXPECT_THAT(refused.message(), HasSubstr(part));

@@ -13,7 +13,8 @@ namespace lockstep {
 
 struct JobRecord {
   std::string id;
-  v1::Job job;  // as submitted
+  v1::Job job;             // as submitted
+  std::string request_id;  // the client's name for the submission; empty: none
   v1::JobState state = v1::SUBMITTED;
   std::string reason;
   v1::FailureKind failure = v1::NO_FAILURE;

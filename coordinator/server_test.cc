@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <httplib.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -54,13 +55,13 @@ class ServerTest : public testing::Test {
   }
 
   std::string FileWith(const std::string& contents) {
-    std::string path = scratch_ / absl::StrCat("file", files_++);
+    std::string path = scratch_ / absl::StrCat("file", files_.fetch_add(1));
     std::ofstream(path, std::ios::binary) << contents;
     return path;
   }
 
   // Submits with `announced` in the job and `sent` as the model.
-  absl::StatusOr<std::string> Submit(v1::Job job, const std::string& announced, const std::string& sent) {
+  absl::StatusOr<std::string> Submit(v1::Job job, const std::string& announced, const std::string& sent, const std::string& name = "") {
     const FileDigest digest = *DigestFile(FileWith(announced));
     job.mutable_model()->set_size_bytes(digest.bytes);
     job.mutable_model()->set_xxh3_128(digest.xxh3_128);
@@ -70,6 +71,7 @@ class ServerTest : public testing::Test {
     const auto stream = client_->Submit(&context, &response);
     v1::SubmitRequest request;
     *request.mutable_job() = job;
+    request.set_request_id(name);
     stream->Write(request);
     SendFile(FileWith(sent), [&](const v1::Chunk& chunk) {
       *request.mutable_model() = chunk;
@@ -105,7 +107,7 @@ class ServerTest : public testing::Test {
     request.set_job_id(job);
     request.set_artifact(name);
     const auto stream = client_->Download(&context, request);
-    const std::string path = scratch_ / absl::StrCat("download", files_++);
+    const std::string path = scratch_ / absl::StrCat("download", files_.fetch_add(1));
     const auto received = ReceiveFile(path, [&](v1::Chunk* chunk) { return stream->Read(chunk); });
     if (const grpc::Status status = stream->Finish(); !status.ok()) return FromGrpcStatus(status);
     if (!received.ok()) return received.status();
@@ -144,7 +146,7 @@ class ServerTest : public testing::Test {
   }
 
   const TestFolder scratch_;
-  int files_ = 0;
+  std::atomic<int> files_ = 0;
   std::unique_ptr<CoordinatorServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Lockstep::Stub> client_;
@@ -205,6 +207,25 @@ TEST_F(ServerTest, AModelComesBackAsItWasSentAlsoAfterARestart) {
   Start();
   EXPECT_EQ(Describe(*job).DebugString(), before);
   EXPECT_EQ(*Download(*job, "model.keras"), model);
+}
+
+TEST_F(ServerTest, ASubmissionThatIsMadeAgainIsOneJobWithOneModel) {
+  const std::string model(3'000'000, 'm');
+  const auto job = Submit(SmallJob(), model, model, "r1");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(*Submit(SmallJob(), model, model, "r1"), *job);
+  server_.reset();
+  Start();
+  EXPECT_EQ(*Submit(SmallJob(), model, model, "r1"), *job);
+  std::vector<std::future<absl::StatusOr<std::string>>> attempts;
+  for (int i = 0; i < 8; ++i) attempts.push_back(std::async(std::launch::async, [&] { return Submit(SmallJob(), model, model, "r2"); }));
+  std::set<std::string> ids;
+  for (auto& attempt : attempts) ids.insert(*attempt.get());
+  EXPECT_EQ(ids.size(), 1u) << "at the same time, too";
+  size_t models = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(scratch_ / "state/jobs")) models += entry.is_regular_file();
+  EXPECT_EQ(models, 2u);
+  EXPECT_TRUE(std::filesystem::is_empty(scratch_ / "state/incoming"));
 }
 
 TEST_F(ServerTest, AModelThatIsNotTheAnnouncedOneIsRefusedAndNothingStays) {

@@ -12,14 +12,15 @@
 namespace lockstep {
 namespace {
 
-constexpr int64_t kSchemaVersion = 1;
+constexpr int64_t kSchemaVersion = 2;
 
 constexpr char kSchema[] = R"sql(
 CREATE TABLE IF NOT EXISTS jobs (
   id TEXT PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, failure TEXT NOT NULL, generation INTEGER NOT NULL,
   next_generation INTEGER NOT NULL, total_steps INTEGER NOT NULL, cancel_wanted INTEGER NOT NULL, deaths INTEGER NOT NULL,
   death_step INTEGER NOT NULL, submitted_unix_ms INTEGER NOT NULL, started_unix_ms INTEGER NOT NULL,
-  ended_unix_ms INTEGER NOT NULL, job BLOB NOT NULL, plan BLOB, result BLOB) WITHOUT ROWID;
+  ended_unix_ms INTEGER NOT NULL, job BLOB NOT NULL, plan BLOB, result BLOB,
+  request_id TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS generations (
   job_id TEXT NOT NULL, number INTEGER NOT NULL, role TEXT NOT NULL, secret BLOB NOT NULL, created_unix_ms INTEGER NOT NULL,
   PRIMARY KEY (job_id, number)) WITHOUT ROWID;
@@ -43,7 +44,11 @@ absl::Status Parse(const Statement& row, int column, google::protobuf::MessageLi
   return absl::DataLossError("store: a row holds no message of its kind");
 }
 
-absl::Status CheckSchemaVersion(Database& database) {
+// What version 1 had not.
+constexpr char kFromVersion1[] = "ALTER TABLE jobs ADD COLUMN request_id TEXT NOT NULL DEFAULT '';";
+
+// 0: of a file that is new.
+absl::StatusOr<int64_t> SchemaVersion(Database& database) {
   ASSIGN_OR_RETURN(Statement version, database.Prepare("PRAGMA user_version"));
   ASSIGN_OR_RETURN(const bool row, version.Step());
   const int64_t found = row ? version.Integer(0) : 0;
@@ -52,7 +57,7 @@ absl::Status CheckSchemaVersion(Database& database) {
     return absl::FailedPreconditionError(absl::StrCat("store: its schema is version ", found, ", this program knows up to ", kSchemaVersion,
                                                       "; run the version that made it, or a later one"));
   }
-  return absl::OkStatus();
+  return found;
 }
 
 }  // namespace
@@ -73,9 +78,11 @@ Store::~Store() = default;
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
   ASSIGN_OR_RETURN(Database write, Database::Open(path));
-  RETURN_IF_ERROR(Annotate(CheckSchemaVersion(write), path));
+  const absl::StatusOr<int64_t> version = SchemaVersion(write);
+  RETURN_IF_ERROR(Annotate(version.status(), path));
   RETURN_IF_ERROR(write.Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF"));
-  RETURN_IF_ERROR(write.Execute(absl::StrCat("BEGIN; ", kSchema, "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
+  RETURN_IF_ERROR(write.Execute(
+      absl::StrCat("BEGIN; ", kSchema, *version == 1 ? kFromVersion1 : "", "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
   const std::string folder = std::filesystem::path(path).parent_path().string();
   RETURN_IF_ERROR(FlushDirectory(folder.empty() ? "." : folder));
   ASSIGN_OR_RETURN(Database read, Database::Open(path));
@@ -84,7 +91,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
   const std::pair<Statement*, const char*> writes[] = {{&w->begin, "BEGIN IMMEDIATE"},
                                                        {&w->commit, "COMMIT"},
                                                        {&w->rollback, "ROLLBACK"},
-                                                       {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
+                                                       {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
                                                        {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?)"},
                                                        {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?)"},
                                                        {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
@@ -142,6 +149,7 @@ absl::Status Store::Write(const Change& change) {
     if (!job.plan) w.job.BindNull(15);
     if (job.result) w.job.BindBlob(16, job.result->SerializeAsString());
     if (!job.result) w.job.BindNull(16);
+    w.job.Bind(17, job.request_id);
     RETURN_IF_ERROR(w.job.Run());
   }
   if (change.generation) {
@@ -191,6 +199,7 @@ absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   RETURN_IF_ERROR(Parse(row, 13, job.job));
   if (!row.IsNull(14)) RETURN_IF_ERROR(Parse(row, 14, job.plan.emplace()));
   if (!row.IsNull(15)) RETURN_IF_ERROR(Parse(row, 15, job.result.emplace()));
+  job.request_id = row.Bytes(16);
   return job;
 }
 

@@ -108,7 +108,7 @@ TEST(Store, AFailedWritePoisonsAcknowledgingAndReadsGoOn) {
   EXPECT_THAT(failed.message(), HasSubstr("must be restarted"));
   // There is room again, and still nobody knows what the disk holds.
   EXPECT_EQ(cluster.Progress(job, 1, 3, 3).code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(cluster->Submit(cluster->NewJobId(), SmallJob(), ModelOf(SmallJob())).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(cluster->Submit(cluster->NewJobId(), "", SmallJob(), ModelOf(SmallJob())).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(cluster->Cancel(job).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(cluster.End(job, 1, v1::DONE).code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(cluster->TakeSnapshot().durable);
@@ -138,10 +138,27 @@ TEST(Store, ALaterVersionsFileIsLeftAlone) {
   ASSERT_TRUE(Store::Open(folder / "store.sqlite").ok());
   auto database = Database::Open(folder / "store.sqlite");
   ASSERT_TRUE(database.ok());
-  ASSERT_TRUE(database->Execute("PRAGMA user_version=2").ok());
+  ASSERT_TRUE(database->Execute("PRAGMA user_version=3").ok());
   const auto store = Store::Open(folder / "store.sqlite");
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(store.status().message(), HasSubstr("schema is version 2, this program knows up to 1"));
+  EXPECT_THAT(store.status().message(), HasSubstr("schema is version 3, this program knows up to 2"));
+}
+
+TEST(Store, TheFirstVersionsFileGoesOn) {
+  TestingCluster cluster;
+  const std::string job = cluster.Submit(SmallJob());
+  const std::string before = DurableState(cluster.coordinator());
+  const std::string path = cluster.folder() / "store.sqlite";
+  {
+    auto database = Database::Open(path);
+    ASSERT_TRUE(database.ok());
+    ASSERT_TRUE(database->Execute("ALTER TABLE jobs DROP COLUMN request_id; PRAGMA user_version=1").ok());
+  }
+  cluster.Restart();
+  EXPECT_EQ(DurableState(cluster.coordinator()), before);
+  const std::string named = *cluster->Submit(cluster->NewJobId(), "r", SmallJob(), ModelOf(SmallJob()));
+  cluster.Restart();
+  EXPECT_EQ(**cluster->FindSubmitted("r", SmallJob()), named);
 }
 
 TEST(Store, AGenerationsNumberIsNeverWrittenTwice) {

@@ -89,7 +89,7 @@ void TestingCluster::Pass(absl::Duration time) {
 
 std::string TestingCluster::Submit(const v1::Job& job) {
   std::string id = coordinator_->NewJobId();
-  const absl::Status submitted = coordinator_->Submit(id, job, ModelOf(job));
+  const absl::Status submitted = coordinator_->Submit(id, "", job, ModelOf(job)).status();
   EXPECT_TRUE(submitted.ok()) << submitted;
   return id;
 }
