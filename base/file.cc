@@ -36,8 +36,6 @@ absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path
     case EACCES:
     case EPERM:
     case EROFS: return absl::PermissionDeniedError(message);
-    case ENOSPC:
-    case EDQUOT: return absl::ResourceExhaustedError(message);
     default: return absl::UnknownError(message);
   }
 }

@@ -9,7 +9,7 @@
 
 namespace lockstep {
 
-// NotFound, PermissionDenied, ResourceExhausted (no space left) or Unknown, from errno, with "WHAT PATH: reason".
+// NotFound, PermissionDenied, or Unknown (the disk: full, or broken), from errno, with "WHAT PATH: reason".
 absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path);
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);

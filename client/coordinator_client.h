@@ -37,8 +37,8 @@ class CoordinatorClient {
   absl::StatusOr<v1::VersionResponse> Version();
   // `text` gets whole lines.
   absl::Status Logs(const std::string& job_id, bool follow, absl::FunctionRef<void(const std::string&)> text);
-  // After OK the file at `path` is whole; after an error it is what it was. DataLoss: the checksum is wrong. ResourceExhausted:
-  // the disk is full.
+  // After OK the file at `path` is whole; after an error it is what it was. DataLoss: the checksum is wrong. Otherwise
+  // it is the disk (ErrnoStatus).
   absl::Status Download(const std::string& job_id, const std::string& artifact, const std::string& path);
   // One stream of events after `after_sequence`. Ends with the stream's end, or with `event`'s error.
   absl::Status Watch(const std::string& job_id, uint64_t after_sequence, absl::FunctionRef<absl::Status(const v1::Event&)> event);

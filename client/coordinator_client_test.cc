@@ -2,12 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <thread>
 
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "client/fake_lockstep_service.h"
 #include "client/job_watcher.h"
 
@@ -19,11 +19,7 @@ using testing::HasSubstr;
 
 class CoordinatorClientTest : public testing::Test {
  protected:
-  CoordinatorClientTest() : directory_(std::filesystem::temp_directory_path() / ("lockstep_client_test." + std::to_string(getpid()))) {
-    std::filesystem::create_directories(directory_);
-  }
-  ~CoordinatorClientTest() override { std::filesystem::remove_all(directory_); }
-  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
+  std::string Path(const std::string& name) const { return folder_ / name; }
 
   struct Watched {
     absl::Status status;
@@ -46,7 +42,7 @@ class CoordinatorClientTest : public testing::Test {
     return watched;
   }
 
-  const std::filesystem::path directory_;
+  const TestFolder folder_;
   FakeLockstepService service_;
   CoordinatorClient client_{service_.address(), service_.channel_options()};
 };
@@ -106,7 +102,7 @@ TEST_F(CoordinatorClientTest, ADownloadIsWholeOrNothing) {
   EXPECT_EQ(client_.Download("job-1", "trained.keras", Path("out")).code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(*ReadFile(Path("out")), "old");
   EXPECT_EQ(client_.Download("job-1", "none", Path("out")).code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1) << "something was left behind";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.path()), {}), 1) << "something was left behind";
 }
 
 TEST_F(CoordinatorClientTest, WatchMissesNothingOverDrops) {

@@ -48,8 +48,8 @@ absl::Status CheckRoom(const std::string& folder, uint64_t bytes) {
   std::error_code error;
   const std::filesystem::space_info space = std::filesystem::space(folder, error);
   if (error || space.available >= bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("temporary files may need ", FormatSize(bytes), ", and ", folder, " has only ",
-                                                   FormatSize(space.available), " left; name a roomier folder in TMPDIR"));
+  return absl::UnknownError(absl::StrCat("temporary files may need ", FormatSize(bytes), ", and ", folder, " has only ",
+                                         FormatSize(space.available), " left; name a roomier folder in TMPDIR"));
 }
 
 absl::Status Ended(const char* program, ChildServer& child) {

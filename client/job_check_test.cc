@@ -132,7 +132,7 @@ TEST(ExitCodes, OfJobsAndCalls) {
   EXPECT_EQ(ExitCodeOf(absl::OkStatus()), 0);
   EXPECT_EQ(ExitCodeOf(absl::InvalidArgumentError("")), 2);
   EXPECT_EQ(ExitCodeOf(absl::UnauthenticatedError("")), 2);
-  EXPECT_EQ(ExitCodeOf(absl::ResourceExhaustedError("disk")), 1);
+  EXPECT_EQ(ExitCodeOf(absl::UnknownError("disk")), 1);
   EXPECT_EQ(ExitCodeOf(absl::UnavailableError("")), 1);
 }
 

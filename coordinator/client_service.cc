@@ -23,6 +23,12 @@ constexpr char kModel[] = "model.keras";
 // What the client sees of a stream that it broke itself.
 absl::Status Gone() { return absl::CancelledError("the client is gone"); }
 
+// Whatever the disk says of the coordinator's own files is no fault of the client's job.
+absl::Status Stored(const absl::Status& status) {
+  if (status.ok() || absl::IsUnavailable(status) || absl::IsDataLoss(status)) return status;
+  return absl::UnknownError(absl::StrCat("the coordinator cannot store the model: ", status.message()));
+}
+
 }  // namespace
 
 grpc::Status ClientService::Submit(grpc::ServerContext* context, grpc::ServerReader<v1::SubmitRequest>* reader,
@@ -60,11 +66,11 @@ absl::StatusOr<std::string> ClientService::TakeJob(grpc::ServerReader<v1::Submit
     return absl::InvalidArgumentError(absl::StrCat("model: ", job.model().file_name(), " is longer than the ", job.model().size_bytes(),
                                                    " bytes that were announced; did it change while it was sent?"));
   }
-  RETURN_IF_ERROR(received.status());
+  RETURN_IF_ERROR(Stored(received.status()));
   const FileDigest& digest = *received;
   const std::string id = coordinator_.NewJobId();
   ArtifactRecord model{kModel, ArtifactFileName(kModel, digest.xxh3_128), digest.bytes, digest.xxh3_128};
-  RETURN_IF_ERROR(folder_.Adopt(incoming, id, model.file));
+  RETURN_IF_ERROR(Stored(folder_.Adopt(incoming, id, model.file)));
   const std::string adopted = folder_.JobPath(id, model.file);
   absl::StatusOr<std::string> submitted = coordinator_.Submit(id, request_id, job, std::move(model));
   // After a failed write the job may be on the disk all the same, and will want its model; if not, a restart sweeps it.

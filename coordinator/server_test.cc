@@ -6,6 +6,8 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <filesystem>
@@ -65,6 +67,10 @@ class ServerTest : public testing::Test {
     const FileDigest digest = *DigestFile(FileWith(announced));
     job.mutable_model()->set_size_bytes(digest.bytes);
     job.mutable_model()->set_xxh3_128(digest.xxh3_128);
+    return Send(job, FileWith(sent), name);
+  }
+
+  absl::StatusOr<std::string> Send(const v1::Job& job, const std::string& model, const std::string& name) {
     grpc::ClientContext context;
     SetDeadline(&context, kDeadline);
     v1::SubmitResponse response;
@@ -73,7 +79,7 @@ class ServerTest : public testing::Test {
     *request.mutable_job() = job;
     request.set_request_id(name);
     stream->Write(request);
-    SendFile(FileWith(sent), [&](const v1::Chunk& chunk) {
+    SendFile(model, [&](const v1::Chunk& chunk) {
       *request.mutable_model() = chunk;
       return stream->Write(request);
     }).IgnoreError();
@@ -226,6 +232,26 @@ TEST_F(ServerTest, ASubmissionThatIsMadeAgainIsOneJobWithOneModel) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(scratch_ / "state/jobs")) models += entry.is_regular_file();
   EXPECT_EQ(models, 2u);
   EXPECT_TRUE(std::filesystem::is_empty(scratch_ / "state/incoming"));
+}
+
+TEST_F(ServerTest, ADiskWithoutRoomForAModelIsTheCoordinatorsTroubleAndNotTheMemorys) {
+  signal(SIGXFSZ, SIG_IGN);
+  const std::string model(3'000'000, 'm');
+  const std::string announced = FileWith(model);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small = {2'000'000, before.rlim_max};
+  v1::Job job = SmallJob();
+  const FileDigest digest = *DigestFile(announced);
+  job.mutable_model()->set_size_bytes(digest.bytes);
+  job.mutable_model()->set_xxh3_128(digest.xxh3_128);
+  setrlimit(RLIMIT_FSIZE, &small);
+  const absl::Status refused = Send(job, announced, "").status();
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnknown);
+  EXPECT_THAT(refused.message(), HasSubstr("the coordinator cannot store the model: cannot write "));
+  EXPECT_TRUE(std::filesystem::is_empty(scratch_ / "state/incoming"));
+  EXPECT_TRUE(Submit(SmallJob(), model, model).ok()) << "there is room again";
 }
 
 TEST_F(ServerTest, AModelThatIsNotTheAnnouncedOneIsRefusedAndNothingStays) {

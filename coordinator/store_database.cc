@@ -8,7 +8,6 @@ namespace {
 absl::Status ToStatus(int code, sqlite3* handle) {
   const std::string message = absl::StrCat("store: ", sqlite3_errmsg(handle));
   switch (code & 0xff) {
-    case SQLITE_FULL: return absl::ResourceExhaustedError(message);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB: return absl::DataLossError(message);
     case SQLITE_CANTOPEN:

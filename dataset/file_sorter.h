@@ -39,7 +39,7 @@ class FileSorter {
   // `scratch` begins the names of the run files. REQUIRES: memory_bytes >= kLeastSortBytes.
   FileSorter(std::string scratch, int64_t memory_bytes);
 
-  // ResourceExhausted (or what the system says) if a run cannot be written; InvalidArgument for a path of more than 64 KiB.
+  // What the system says (ErrnoStatus) if a run cannot be written; InvalidArgument for a path of more than 64 KiB.
   absl::Status Add(const FoundFile& file);
   int64_t count() const { return count_; }
   // Of all paths together.

@@ -49,7 +49,7 @@ using FileSource = std::function<absl::Status(const FileSink& sink)>;
 
 // Writes the index of a folder at `path`, which after an error is what it was. InvalidArgument with every problem, a line each:
 // no such folder, no class folders, an empty class, an unexpected class, a name that is not UTF-8, no pictures.
-// PermissionDenied, ResourceExhausted, Unknown: the folder cannot be read, the file not written.
+// PermissionDenied, Unknown: the folder cannot be read, the file not written.
 absl::StatusOr<IndexSummary> BuildIndex(const std::string& folder, const std::string& path, const IndexOptions& options);
 
 // The part of it that sorts and writes: files in any order, labels 0 … classes-1 or -1. Returns how many. Hands on the source's

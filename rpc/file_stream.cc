@@ -81,7 +81,7 @@ absl::StatusOr<FileDigest> ReceiveInto(int fd, const std::string& path, absl::Fu
     v1::Chunk chunk;
     if (!read_chunk(&chunk)) return absl::UnavailableError(absl::StrCat("the stream of ", path, " ended before its last piece"));
     if (hasher.bytes() + chunk.data().size() > most_bytes) {
-      return absl::ResourceExhaustedError(absl::StrCat(path, " would be larger than the ", most_bytes, " bytes allowed"));
+      return absl::InvalidArgumentError(absl::StrCat(path, " would be larger than the ", most_bytes, " bytes allowed"));
     }
     RETURN_IF_ERROR(WriteAll(fd, chunk.data(), path));
     hasher.Add(chunk.data().data(), chunk.data().size());

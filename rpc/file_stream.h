@@ -24,8 +24,8 @@ absl::Status SendFile(const std::string& path, absl::FunctionRef<bool(const v1::
 
 // Reads up to the last chunk into a temporary file beside `path`, flushes, checks size and checksum, renames, flushes the
 // directory: after OK the file is whole and durable; after an error `path` is what it was. `read` is false once the stream
-// ended: before the last chunk that is Unavailable. DataLoss: what came is not what was sent. ResourceExhausted: the disk is
-// full, or the file would pass `most_bytes`.
+// ended: before the last chunk that is Unavailable. DataLoss: what came is not what was sent. InvalidArgument: the file
+// would pass `most_bytes`. Otherwise it is the disk (ErrnoStatus).
 absl::StatusOr<FileDigest> ReceiveFile(const std::string& path, absl::FunctionRef<bool(v1::Chunk*)> read, uint64_t most_bytes = UINT64_MAX);
 
 }  // namespace lockstep

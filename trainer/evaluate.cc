@@ -184,7 +184,7 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
   ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), write,
                                                                 [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));
   csv.close();
-  if (!csv) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path));
+  if (!csv) return absl::UnknownError(absl::StrCat("cannot write ", path, ": is the disk full?"));
   pass.Fill(evaluation, outcome.result);
   NoteBad(data, evaluation.verdict, reporter);
   Judge(spec, data, evaluation.verdict, outcome);

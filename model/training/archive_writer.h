@@ -32,7 +32,7 @@ struct TrainedWeights {
 };
 
 // Writes `target` from the archive at `source`; the two may be the same file. Arrays are stored with the type they come in. After OK the
-// file is durable and whole; after an error `target` is what it was, and nothing is left beside it. ResourceExhausted: no space left;
+// file is durable and whole; after an error `target` is what it was, and nothing is left beside it. Unknown: no space left;
 // NotFound, PermissionDenied: the paths; DataLoss: a source that cannot be read.
 absl::Status WriteTrainedArchive(const std::string& source, const std::string& target, const TrainedWeights& weights);
 
