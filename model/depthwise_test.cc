@@ -29,24 +29,23 @@ at::Tensor Expected(const at::Tensor& x, const at::Tensor& kernel, const Shape& 
 }
 
 double Difference(const at::Tensor& a, const at::Tensor& b) {
-  return ((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).to(at::kDouble).item<double>();
+  return ((a.to(at::kDouble) - b.to(at::kDouble)).abs().max() / b.abs().max().to(at::kDouble).clamp_min(1e-30)).item<double>();
 }
 
+// Against float64 also where `type` is float32: libtorch's convolution of a single channel has been seen to be wrong there.
 void ExpectSame(const Shape& s, at::ScalarType type, double tolerance) {
   const at::Tensor x = Random({s.images, s.height, s.width, s.channels}, type);
   const at::Tensor kernel = Random({s.channels, s.kernel_height, s.kernel_width, 1}, type);
-  const at::Tensor expected = Expected(x, kernel, s);
-  const at::Tensor dy = at::randn_like(expected).contiguous();
-  torch::autograd::backward({expected}, {dy});
-  const at::Tensor dx = x.grad().clone(), dkernel = kernel.grad().clone();
-  x.mutable_grad().reset();
-  kernel.mutable_grad().reset();
+  const at::Tensor dy = at::randn({s.images, s.plan.output.first, s.plan.output.second, s.channels}, x.options());
+  const at::Tensor x64 = x.detach().to(at::kDouble).requires_grad_(true), kernel64 = kernel.detach().to(at::kDouble).requires_grad_(true);
+  const at::Tensor expected = Expected(x64, kernel64, s);
+  torch::autograd::backward({expected}, {dy.to(at::kDouble)});
   const at::Tensor y = DepthwiseConvolution(x, kernel, s.plan);
   torch::autograd::backward({y}, {dy});
   ASSERT_EQ(y.sizes(), expected.sizes());
   EXPECT_LT(Difference(y, expected), tolerance);
-  EXPECT_LT(Difference(x.grad(), dx), tolerance);
-  EXPECT_LT(Difference(kernel.grad(), dkernel), tolerance);
+  EXPECT_LT(Difference(x.grad(), x64.grad()), tolerance);
+  EXPECT_LT(Difference(kernel.grad(), kernel64.grad()), tolerance);
 }
 
 // Everything that a training step takes from a normalisation with a convolution behind it.
