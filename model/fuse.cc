@@ -24,7 +24,34 @@ const Activation* PureActivation(const Graph& graph, const GraphCall& call) {
   return layer.variables.empty() && call.inputs.size() == 1 ? layer.layer->activation() : nullptr;
 }
 
-void Drop(const std::vector<bool>& gone, Graph& graph) {
+enum class Gone { kNeither, kFirst, kSecond };
+
+// For each pair of calls of which the second is the only user of the first, and has no other input: `take(first, second)` says
+// which of the two it took into the other.
+template <typename Take>
+void ForEachPair(Graph& graph, Take&& take) {
+  const std::vector<int> uses = CountUses(graph);
+  std::map<int, size_t> producer;  // by value
+  std::vector<bool> gone(graph.calls.size(), false);
+  for (size_t i = 0; i < graph.calls.size(); ++i) {
+    GraphCall& second = graph.calls[i];
+    producer[second.output] = i;
+    const auto before = second.inputs.size() == 1 ? producer.find(second.inputs[0]) : producer.end();
+    if (before == producer.end() || uses[static_cast<size_t>(second.inputs[0])] != 1) continue;
+    GraphCall& first = graph.calls[before->second];
+    switch (take(first, second)) {
+      case Gone::kNeither: break;
+      case Gone::kFirst:
+        second.inputs = first.inputs;
+        gone[before->second] = true;
+        break;
+      case Gone::kSecond:
+        first.output = second.output;
+        producer[second.output] = before->second;
+        gone[i] = true;
+        break;
+    }
+  }
   size_t kept = 0;
   for (size_t i = 0; i < graph.calls.size(); ++i) {
     if (gone[i]) continue;
@@ -34,53 +61,25 @@ void Drop(const std::vector<bool>& gone, Graph& graph) {
   graph.calls.resize(kept);
 }
 
-void FuseFollowers(Graph& graph) {
-  const std::vector<int> uses = CountUses(graph);
-  std::map<int, size_t> producer;  // by value
-  std::vector<bool> gone(graph.calls.size(), false);
-  for (size_t i = 0; i < graph.calls.size(); ++i) {
-    GraphCall& call = graph.calls[i];
-    producer[call.output] = i;
-    const auto before = call.inputs.size() == 1 ? producer.find(call.inputs[0]) : producer.end();
-    if (before == producer.end() || uses[static_cast<size_t>(call.inputs[0])] != 1 || call.output == graph.output) continue;
-    GraphCall& previous = graph.calls[before->second];
-    const Layer& layer = *graph.layers[static_cast<size_t>(call.layer)].layer;
-    if (previous.follower >= 0 || !graph.layers[static_cast<size_t>(previous.layer)].layer->FuseFollower(layer)) continue;
-    previous.follower = call.layer;
-    previous.output = call.output;
-    producer[call.output] = before->second;
-    gone[i] = true;
-  }
-  Drop(gone, graph);
-}
-
 }  // namespace
 
 void Fuse(Graph& graph) {
-  const std::vector<int> uses = CountUses(graph);
-  std::map<int, size_t> producer;  // by value
-  std::vector<bool> gone(graph.calls.size(), false);
-  for (size_t i = 0; i < graph.calls.size(); ++i) {
-    GraphCall& call = graph.calls[i];
-    producer[call.output] = i;
-    const auto before = call.inputs.size() == 1 ? producer.find(call.inputs[0]) : producer.end();
-    if (before == producer.end() || uses[static_cast<size_t>(call.inputs[0])] != 1) continue;
-    GraphCall& previous = graph.calls[before->second];
-    GraphLayer& owner = graph.layers[static_cast<size_t>(previous.layer)];
-    GraphLayer& layer = graph.layers[static_cast<size_t>(call.layer)];
+  ForEachPair(graph, [&](GraphCall& first, GraphCall& second) {
+    GraphLayer& owner = graph.layers[static_cast<size_t>(first.layer)];
+    GraphLayer& layer = graph.layers[static_cast<size_t>(second.layer)];
     // A layer that is called at several sites is the same at all of them.
-    const Activation* activation = PureActivation(graph, call);
-    if (activation != nullptr && owner.calls == 1 && owner.layer->Fuse(*activation)) {
-      previous.output = call.output;
-      producer[call.output] = before->second;
-      gone[i] = true;
-    } else if (const auto border = owner.layer->zero_padding(); border && layer.calls == 1 && layer.layer->FusePadding(*border)) {
-      call.inputs = previous.inputs;
-      gone[before->second] = true;
-    }
-  }
-  Drop(gone, graph);
-  FuseFollowers(graph);
+    const Activation* activation = PureActivation(graph, second);
+    if (activation != nullptr && owner.calls == 1 && owner.layer->Fuse(*activation)) return Gone::kSecond;
+    const auto border = owner.layer->zero_padding();
+    return border && layer.calls == 1 && layer.layer->FusePadding(*border) ? Gone::kFirst : Gone::kNeither;
+  });
+  ForEachPair(graph, [&](GraphCall& first, GraphCall& second) {
+    const Layer& layer = *graph.layers[static_cast<size_t>(second.layer)].layer;
+    if (first.follower >= 0 || second.output == graph.output) return Gone::kNeither;
+    if (!graph.layers[static_cast<size_t>(first.layer)].layer->FuseFollower(layer)) return Gone::kNeither;
+    first.follower = second.layer;
+    return Gone::kSecond;
+  });
 }
 
 void MarkLastUses(Graph& graph) {
