@@ -29,7 +29,7 @@ class FolderTest : public testing::Test {
     EXPECT_TRUE(index.ok()) << index.status();
     std::vector<std::string> samples;
     for (int64_t i = 0; i < (*index)->size(); ++i) {
-      const SampleInfo sample = (*index)->Sample(i);
+      const SampleInfo sample = *(*index)->Sample(i);
       samples.push_back(absl::StrCat(std::string(sample.path), " ", sample.label, " ", sample.bytes));
     }
     return samples;

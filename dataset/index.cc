@@ -1,7 +1,6 @@
 #include "dataset/index.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -11,7 +10,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -48,28 +46,36 @@ bool PartsFit(const IndexHeader& header, uint64_t file_bytes) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Index>> Index::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, "cannot open index", path);
-  const auto closer = absl::MakeCleanup([fd] { close(fd); });
+  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return ErrnoStatus(errno, "cannot open index", path);
   struct stat info {};
-  if (fstat(fd, &info) != 0) return ErrnoStatus(errno, "cannot stat index", path);
-  const auto bytes = static_cast<size_t>(info.st_size);
-  if (bytes < sizeof(IndexHeader)) return absl::DataLossError(absl::StrCat("index ", path, ": it is cut short"));
-  void* mapping = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
-  if (mapping == MAP_FAILED) return ErrnoStatus(errno, "cannot map index", path);
-  std::unique_ptr<Index> index(new Index(mapping, bytes));
+  if (fstat(file.get(), &info) != 0) return ErrnoStatus(errno, "cannot stat index", path);
+  if (static_cast<size_t>(info.st_size) < sizeof(IndexHeader))
+    return absl::DataLossError(absl::StrCat("index ", path, ": it is cut short"));
   // Samples are looked up one by one, anywhere.
-  madvise(mapping, bytes, MADV_RANDOM);
-  RETURN_IF_ERROR(Annotate(index->Read(fd), absl::StrCat("index ", path)));
+  posix_fadvise(file.get(), 0, 0, POSIX_FADV_RANDOM);
+  std::unique_ptr<Index> index(new Index(std::move(file), path, static_cast<uint64_t>(info.st_size)));
+  RETURN_IF_ERROR(Annotate(index->Read(), absl::StrCat("index ", path)));
   return index;
 }
 
-Index::~Index() { munmap(mapping_, bytes_); }
+absl::Status Index::ReadAt(uint64_t offset, size_t bytes, void* to) const {
+  char* at = static_cast<char*>(to);
+  while (bytes > 0) {
+    const ssize_t got = pread(file_.get(), at, bytes, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoStatus(errno, "cannot read index", path_);
+    if (got == 0) return absl::DataLossError(absl::StrCat("index ", path_, ": it is cut short"));
+    at += got;
+    offset += static_cast<uint64_t>(got);
+    bytes -= static_cast<size_t>(got);
+  }
+  return absl::OkStatus();
+}
 
-absl::Status Index::Read(int fd) {
-  const char* file = static_cast<const char*>(mapping_);
+absl::Status Index::Read() {
   IndexHeader header;
-  std::memcpy(&header, file, sizeof(header));
+  RETURN_IF_ERROR(ReadAt(0, sizeof(header), &header));
   if (std::memcmp(header.magic, kIndexMagic, sizeof(kIndexMagic)) != 0) {
     return absl::DataLossError("it is not an index, or one of another version");
   }
@@ -77,29 +83,38 @@ absl::Status Index::Read(int fd) {
   if (!PartsFit(header, bytes_)) {
     return absl::DataLossError(absl::StrCat("it is cut short: it has ", bytes_, " bytes of ", header.file_bytes));
   }
-  ASSIGN_OR_RETURN(const uint64_t table_hash, HashOf(fd, sizeof(header), header.strings_offset));
-  ASSIGN_OR_RETURN(const uint64_t strings_hash, HashOf(fd, header.strings_offset, header.file_bytes));
+  ASSIGN_OR_RETURN(const uint64_t table_hash, HashOf(file_.get(), sizeof(header), header.strings_offset));
+  ASSIGN_OR_RETURN(const uint64_t strings_hash, HashOf(file_.get(), header.strings_offset, header.file_bytes));
   if (table_hash != header.table_hash || strings_hash != header.strings_hash) {
     return absl::DataLossError("it is damaged: its checksum is wrong");
   }
   samples_ = static_cast<int64_t>(header.samples);
   hash_ = header.hash;
-  table_ = file + header.table_offset;
-  strings_ = file + header.strings_offset;
-  for (const char* at = file + sizeof(header); at < table_;) {
+  table_ = header.table_offset;
+  strings_ = header.strings_offset;
+  std::string names(table_ - sizeof(header), '\0');
+  RETURN_IF_ERROR(ReadAt(sizeof(header), names.size(), names.data()));
+  for (size_t at = 0; at < names.size();) {
     uint32_t length = 0;
-    std::memcpy(&length, at, sizeof(length));
+    std::memcpy(&length, names.data() + at, sizeof(length));
     at += sizeof(length);
-    classes_.emplace_back(at, length);
+    classes_.push_back(names.substr(at, length));
     at += length;
   }
   return absl::OkStatus();
 }
 
-SampleInfo Index::Sample(int64_t sample) const {
+absl::StatusOr<SampleInfo> Index::Sample(int64_t sample) const {
   IndexEntry entry;
-  std::memcpy(&entry, table_ + static_cast<size_t>(sample) * sizeof(entry), sizeof(entry));
-  return {{strings_ + entry.path_offset, entry.path_bytes}, entry.label, static_cast<int64_t>(entry.bytes)};
+  RETURN_IF_ERROR(ReadAt(table_ + static_cast<uint64_t>(sample) * sizeof(entry), sizeof(entry), &entry));
+  SampleInfo info{std::string(entry.path_bytes, '\0'), entry.label, static_cast<int64_t>(entry.bytes)};
+  RETURN_IF_ERROR(ReadAt(strings_ + entry.path_offset, info.path.size(), info.path.data()));
+  return info;
+}
+
+std::string Index::PathOf(int64_t sample) const {
+  const absl::StatusOr<SampleInfo> info = Sample(sample);
+  return info.ok() ? info->path : absl::StrCat("sample ", sample);
 }
 
 }  // namespace lockstep::dataset

@@ -1,5 +1,5 @@
 #pragma once
-// The index of a data set: every sample's path, label and size, sorted, in one file that all trainers of a job map. Made once,
+// The index of a data set: every sample's path, label and size, sorted, in one file that all trainers of a job read. Made once,
 // by planning, on a worker that sees the data. Format: docs/data.md.
 //
 // Listing holds no more than the allowed bytes in memory however large the folder: names are sorted in runs that go to disk,
@@ -11,11 +11,12 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/file_descriptor.h"
 #include "dataset/file_sorter.h"
 
 namespace lockstep::dataset {
@@ -38,7 +39,7 @@ struct IndexSummary {
 };
 
 struct SampleInfo {
-  std::string_view path;  // relative to the folder; valid as long as the index
+  std::string path;  // relative to the folder
   int64_t label = -1;
   int64_t bytes = 0;
 };
@@ -61,27 +62,27 @@ class Index {
  public:
   // Reads the whole file once, in pieces, to check it. DataLoss: not an index, of another version, cut short, or damaged.
   static absl::StatusOr<std::unique_ptr<Index>> Open(const std::string& path);
-  ~Index();
-  Index(const Index&) = delete;
-  Index& operator=(const Index&) = delete;
-
   int64_t size() const { return samples_; }
   const std::vector<std::string>& class_names() const { return classes_; }
-  // REQUIRES: 0 <= sample < size().
-  SampleInfo Sample(int64_t sample) const;
+  // Read from the file at each call, about a microsecond: a mapping would become resident page by page, and memory grow with the
+  // data set. REQUIRES: 0 <= sample < size(). Unknown: the disk.
+  absl::StatusOr<SampleInfo> Sample(int64_t sample) const;
+  // Its path for messages; "sample 17" where it cannot be read.
+  std::string PathOf(int64_t sample) const;
   // Stands for every byte of the index: equal hashes, equal data sets (names, labels, sizes).
   uint64_t hash() const { return hash_; }
 
  private:
-  Index(void* mapping, size_t bytes) : mapping_(mapping), bytes_(bytes) {}
-  absl::Status Read(int fd);
+  Index(FileDescriptor file, std::string path, uint64_t bytes) : file_(std::move(file)), path_(std::move(path)), bytes_(bytes) {}
+  absl::Status Read();
+  absl::Status ReadAt(uint64_t offset, size_t bytes, void* to) const;
 
-  void* const mapping_;
-  const size_t bytes_;
+  const FileDescriptor file_;
+  const std::string path_;
+  const uint64_t bytes_;
   int64_t samples_ = 0;
   uint64_t hash_ = 0;
-  const char* table_ = nullptr;
-  const char* strings_ = nullptr;
+  uint64_t table_ = 0, strings_ = 0;  // where they begin
   std::vector<std::string> classes_;
 };
 

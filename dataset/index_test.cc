@@ -55,13 +55,13 @@ TEST_F(IndexTest, HoldsSortedPathsLabelsSizesAndClassNames) {
   ASSERT_TRUE(index.ok()) << index.status();
   EXPECT_EQ((*index)->class_names(), (std::vector<std::string>{"cat", "dog"}));
   ASSERT_EQ((*index)->size(), 3);
-  EXPECT_EQ((*index)->Sample(0).path, "cat/a.jpg");
-  EXPECT_EQ((*index)->Sample(0).bytes, 0);
-  EXPECT_EQ((*index)->Sample(1).path, "cat/z.png");
-  EXPECT_EQ((*index)->Sample(1).label, 0);
-  EXPECT_EQ((*index)->Sample(1).bytes, 5'000'000'000);
-  EXPECT_EQ((*index)->Sample(2).path, "dog/b.jpg");
-  EXPECT_EQ((*index)->Sample(2).label, 1);
+  EXPECT_EQ((*index)->Sample(0)->path, "cat/a.jpg");
+  EXPECT_EQ((*index)->Sample(0)->bytes, 0);
+  EXPECT_EQ((*index)->Sample(1)->path, "cat/z.png");
+  EXPECT_EQ((*index)->Sample(1)->label, 0);
+  EXPECT_EQ((*index)->Sample(1)->bytes, 5'000'000'000);
+  EXPECT_EQ((*index)->Sample(2)->path, "dog/b.jpg");
+  EXPECT_EQ((*index)->Sample(2)->label, 1);
 }
 
 // The bytes of docs/data.md.
@@ -117,7 +117,7 @@ TEST_F(IndexTest, ManyRunsSortLikeOne) {
   const auto index = Index::Open(path_);
   ASSERT_TRUE(index.ok()) << index.status();
   for (size_t i = 0; i < files.size(); ++i) {
-    const SampleInfo sample = (*index)->Sample(static_cast<int64_t>(i));
+    const SampleInfo sample = *(*index)->Sample(static_cast<int64_t>(i));
     ASSERT_EQ(sample.path, files[i].path);
     ASSERT_EQ(sample.label, files[i].label);
     ASSERT_EQ(sample.bytes, files[i].bytes);

@@ -88,9 +88,7 @@ LoadedPicture PictureLoader::LoadWithin(const SampleInfo& sample, int64_t decode
   return picture;
 }
 
-std::string PictureLoader::PathOf(const SampleInfo& sample) const {
-  return absl::StrCat(options_.folder, "/", absl::string_view(sample.path.data(), sample.path.size()));
-}
+std::string PictureLoader::PathOf(const SampleInfo& sample) const { return absl::StrCat(options_.folder, "/", sample.path); }
 
 absl::Status PictureLoader::Read(const SampleInfo& sample, std::string& file) const {
   const std::string path = PathOf(sample);

@@ -145,10 +145,11 @@ void PipelineCore::Fill() {
     }
     if (work.slot == nullptr) continue;
     BatchSlot& slot = *work.slot;
-    const SampleInfo sample = index_.Sample(slot.ids[work.position]);
     const absl::Time start = absl::Now();
-    slot.pictures[work.position] = loader.Load(sample, slot.images.get() + floats * work.position);
-    slot.labels[work.position] = sample.label;
+    const absl::StatusOr<SampleInfo> sample = index_.Sample(slot.ids[work.position]);
+    slot.pictures[work.position] =
+        sample.ok() ? loader.Load(*sample, slot.images.get() + floats * work.position) : LoadedPicture{sample.status(), "", 0};
+    slot.labels[work.position] = sample.ok() ? sample->label : -1;
     const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
     absl::MutexLock lock(&mutex_);
     touched_bytes_ += loader.touched_bytes() - touched;

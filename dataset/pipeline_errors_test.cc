@@ -65,7 +65,7 @@ TEST_F(PipelineErrors, BadPicturesAreListedWithReasonsAndZero) {
   std::vector<std::string> found;
   for (const std::string& bad : batches[0].bad) {
     const int64_t position = std::stoll(bad);
-    const SampleInfo sample = index_->Sample(batches[0].ids[static_cast<size_t>(position)]);
+    const SampleInfo sample = *index_->Sample(batches[0].ids[static_cast<size_t>(position)]);
     found.push_back(absl::StrCat(std::string(sample.path), bad.substr(bad.find(':'))));
     const auto begin = batches[0].images.begin() + position * 16 * 12 * 3;
     EXPECT_TRUE(std::all_of(begin, begin + 16 * 12 * 3, [](float value) { return value == 0; }));
@@ -79,7 +79,7 @@ TEST_F(PipelineErrors, AFileThatChangedIsAnErrorThatNamesItAndIsNotTriedAgain) {
   Open({.batch = 22, .virtual_replicas = 2});
   const FlakyReader reader;
   options_.reader = &reader;
-  const std::string path(index_->Sample(3).path);
+  const std::string path(index_->Sample(3)->path);
   data_.Write(path, *ReadFile(data_ / path) + "x");
   const auto pipeline = Start();
   const absl::Status status = pipeline->Next(0).status();
@@ -93,7 +93,7 @@ TEST_F(PipelineErrors, AReadThatFailsTwiceIsTriedAgainAndLosesNothing) {
   Open({.batch = 22, .virtual_replicas = 1});
   const std::vector<Seen> expected = Drain(*Start(), 1, 1);
   FlakyReader reader;
-  reader.Fail(data_ / index_->Sample(5).path, 2);
+  reader.Fail(data_ / index_->Sample(5)->path, 2);
   options_.reader = &reader;
   EXPECT_TRUE(Drain(*Start(), 1, 1) == expected);
   EXPECT_EQ(reader.reads(), 24);
@@ -102,20 +102,20 @@ TEST_F(PipelineErrors, AReadThatFailsTwiceIsTriedAgainAndLosesNothing) {
 TEST_F(PipelineErrors, AReadThatKeepsFailingIsNoBadSample) {
   Open({.batch = 22, .virtual_replicas = 1});
   FlakyReader reader;
-  reader.Fail(data_ / index_->Sample(5).path, 3);
+  reader.Fail(data_ / index_->Sample(5)->path, 3);
   options_.reader = &reader;
   const absl::Status status = Start()->Next(0).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr(data_ / index_->Sample(5).path), HasSubstr("Input/output error"), HasSubstr("tried 3 times")));
+              AllOf(HasSubstr(data_ / index_->Sample(5)->path), HasSubstr("Input/output error"), HasSubstr("tried 3 times")));
 }
 
 TEST_F(PipelineErrors, AFileThatIsGoneIsUnavailable) {
   Open({.batch = 22, .virtual_replicas = 1});
-  std::filesystem::remove(data_ / index_->Sample(7).path);
+  std::filesystem::remove(data_ / index_->Sample(7)->path);
   const absl::Status status = Start()->Next(0).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(data_ / index_->Sample(7).path));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(data_ / index_->Sample(7)->path));
 }
 
 TEST_F(PipelineErrors, NoMemoryForAPictureIsAnErrorAndNotTheEnd) {
@@ -129,7 +129,7 @@ TEST_F(PipelineErrors, NoMemoryForAPictureIsAnErrorAndNotTheEnd) {
   for (int v = 0; v < 2; ++v) {
     const absl::Status status = pipeline->Next(v).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(status.message()), HasSubstr(data_ / index_->Sample(11 * v).path));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(data_ / index_->Sample(11 * v)->path));
   }
 }
 

@@ -33,7 +33,7 @@ TEST_F(PipelineTest, EverySampleOnceWithItsLabelAndItsPixels) {
     EXPECT_TRUE(batch.bad.empty());
     for (size_t i = 0; i < batch.ids.size(); ++i) {
       EXPECT_TRUE(ids.insert(batch.ids[i]).second);
-      const SampleInfo sample = index_->Sample(batch.ids[i]);
+      const SampleInfo sample = *index_->Sample(batch.ids[i]);
       EXPECT_EQ(batch.labels[i], sample.path.substr(0, 3) == "cat" ? 0 : 1);
       Pixels pixels;
       ASSERT_TRUE(Decode(*ReadFile(data_ / sample.path), {.least_height = 16, .least_width = 12}, pixels).ok());

@@ -22,15 +22,14 @@ void Judge(const RunSpec& spec, const DataSource& data, const JointVerdict& verd
   } else if (verdict.bad.size() > spec.skip_bad) {
     const BadSample& first = verdict.bad.front();
     outcome.ending = Ending::kBadInput;
-    outcome.reason =
-        absl::StrCat(verdict.bad.size(), " pictures cannot be used, the first is ", std::string(data.train().Sample(first.sample).path),
-                     ": ", first.reason, " (data.bad_samples.skip allows ", spec.skip_bad, ")");
+    outcome.reason = absl::StrCat(verdict.bad.size(), " pictures cannot be used, the first is ", data.train().PathOf(first.sample), ": ",
+                                  first.reason, " (data.bad_samples.skip allows ", spec.skip_bad, ")");
   }
 }
 
 void NoteBad(const DataSource& data, const JointVerdict& verdict, Reporter& reporter) {
   for (const BadSample& bad : verdict.bad) {
-    reporter.Note(absl::StrCat("left out ", std::string(data.train().Sample(bad.sample).path), ": ", bad.reason));
+    reporter.Note(absl::StrCat("left out ", data.train().PathOf(bad.sample), ": ", bad.reason));
   }
 }
 
@@ -174,7 +173,7 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
   const auto write = [&](const std::vector<int64_t>& ids, const std::vector<double>& rows) {
     for (size_t i = 0; i < ids.size(); ++i) {
       const double* row = rows.data() + i * units;
-      csv << CsvField(data.train().Sample(ids[i]).path) << "," << CsvField(ClassOf(data.train(), columns, row, threshold));
+      csv << CsvField(data.train().PathOf(ids[i])) << "," << CsvField(ClassOf(data.train(), columns, row, threshold));
       for (size_t k = 0; k < units; ++k) csv << "," << absl::StrFormat("%.9g", row[k]);
       csv << "\n";
     }

@@ -171,7 +171,7 @@ template <typename T>
 bool Fit<T>::CountBad(const std::vector<BadSample>& bad, const dataset::Index& index, const char* data_set) {
   std::map<int64_t, std::string>& known = &index == &data_.train() ? bad_samples_ : bad_validation_samples_;
   for (const BadSample& sample : bad) {
-    const std::string line = absl::StrCat(std::string(index.Sample(sample.sample).path), ": ", sample.reason);
+    const std::string line = absl::StrCat(index.PathOf(sample.sample), ": ", sample.reason);
     sums_.bad.push_back(line);
     if (known.emplace(sample.sample, sample.reason).second) reporter_.Note(absl::StrCat("left out ", line));
     if (bad_samples_.size() + bad_validation_samples_.size() > spec_.skip_bad) {
@@ -218,7 +218,7 @@ void Fit<T>::Report(const StepOutcome& step) {
   figures.state_hash = state_hash_;
   figures.metrics = runner_.MetricValues(verdict.metrics);
   figures.samples = static_cast<uint32_t>(samples);
-  for (const int64_t id : verdict.sample_ids) figures.sample_paths.emplace_back(data_.train().Sample(id).path);
+  for (const int64_t id : verdict.sample_ids) figures.sample_paths.push_back(data_.train().PathOf(id));
   figures.phases = step.phases;
   figures.images_per_second = step.phases.total > 0 ? static_cast<double>(samples) / step.phases.total : 0;
   figures.sample_digest = verdict.sample_digest;

@@ -7,7 +7,7 @@
 
 namespace lockstep {
 
-// Resident bytes (VmRSS), and how many of them are file-backed (shared libraries, mapped indexes) or shared memory.
+// Resident bytes (VmRSS), and how many of them are file-backed (programs and shared libraries) or shared memory.
 struct ResidentBytes {
   int64_t total = 0;
   int64_t file = 0;
