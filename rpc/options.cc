@@ -85,7 +85,7 @@ absl::StatusOr<std::string> ReadOptional(const std::string& file) {
 }  // namespace
 
 void AddConfigFile(CLI::App& app) {
-  app.set_config("--config", "", "YAML file with any of these options, by their long names");
+  app.set_config("--config", "", "YAML file with any of these options, by their long names")->option_text("FILE");
   app.config_formatter(std::make_shared<YamlConfig>(app));
 }
 

@@ -42,7 +42,8 @@ void AddWorkerFlags(CLI::App& app, WorkerOptions& options) {
   app.add_option("--slots", options.slots, "Trainers to offer at once (default: one a core)");
   app.add_option("--cores", options.cores, "Cores to offer (default: those that this process may run on)");
   app.add_option("--memory", options.memory_bytes, "Memory to offer, as in 8GiB (default: the machine's)")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->option_text("SIZE");
   app.add_option("--trainer", options.trainer, "Program to run for a trainer (default: lockstep-trainer beside this program)");
   app.add_option("--metrics", options.metrics, "HOST:PORT to serve /metrics on; port 0 takes any free one")->capture_default_str();
   app.add_flag("--insecure", options.insecure, "Allow metrics to be served beyond loopback, where they are open to whoever asks");
@@ -54,8 +55,9 @@ void AddWorkerFlags(CLI::App& app, WorkerOptions& options) {
       ->capture_default_str();
   const std::map<std::string, LogLevel> levels = {
       {"debug", LogLevel::kDebug}, {"info", LogLevel::kInfo}, {"warning", LogLevel::kWarning}, {"error", LogLevel::kError}};
-  app.add_option("--log-level", options.log_level, "debug, info, warning or error (default: info)")
-      ->transform(CLI::CheckedTransformer(levels, CLI::ignore_case));
+  app.add_option("--log-level", options.log_level, "debug, info, warning or error")
+      ->transform(CLI::CheckedTransformer(levels, CLI::ignore_case))
+      ->option_text("TEXT:{debug,info,warning,error}=info");
 }
 
 absl::Status ResolveDefaults(WorkerOptions* options) {
