@@ -68,8 +68,7 @@ std::optional<int64_t> BlockPool::TakePages(int64_t size) {
 
 std::optional<int64_t> BlockPool::TakeCold(int64_t size) {
   // The larger the kept range that grows, the fewer the fresh pages.
-  const RangeSet& cold_ranges = cold_;
-  const Range start = kept_.LargestOf([&](Range kept) { return cold_ranges.BeginningAt(kept.end()).size >= size - kept.size; });
+  const Range start = kept_.LargestBefore(cold_, size);
   if (start.size > 0) kept_.Remove(start);
   int64_t most = std::max(highest_live_, live_bytes_ + size) + options_.slack_bytes;
   if (limit_ > 0) most = std::min(most, limit_);

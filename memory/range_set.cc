@@ -56,6 +56,14 @@ Range RangeSet::BeginningAt(int64_t begin) const {
   return found == by_begin_.end() ? Range{} : Range{begin, found->second.size};
 }
 
+Range RangeSet::LargestBefore(const RangeSet& next, int64_t size) const {
+  for (auto entry = by_size_.rbegin(); entry != by_size_.rend(); ++entry) {
+    const Range range{entry->second, entry->first};
+    if (next.BeginningAt(range.end()).size >= size - range.size) return range;
+  }
+  return {};
+}
+
 Range RangeSet::Oldest() const {
   const auto oldest =
       std::min_element(by_begin_.begin(), by_begin_.end(), [](const auto& a, const auto& b) { return a.second.time < b.second.time; });

@@ -25,15 +25,9 @@ class RangeSet {
   Range BeginningAt(int64_t begin) const;
   // The range that was freed longest ago. REQUIRES: bytes() > 0.
   Range Oldest() const;
-  // Of the ranges for which `accept(range)` holds, the largest; an empty one if there is none.
-  template <typename Predicate>
-  Range LargestOf(Predicate accept) const {
-    for (auto entry = by_size_.rbegin(); entry != by_size_.rend(); ++entry) {
-      const Range range{entry->second, entry->first};
-      if (accept(range)) return range;
-    }
-    return {};
-  }
+  // Of the ranges that hold `size` bytes together with the range of `next` that begins where they end, the largest; an empty one if
+  // there is none.
+  Range LargestBefore(const RangeSet& next, int64_t size) const;
   int64_t bytes() const { return bytes_; }
 
  private:
