@@ -21,12 +21,14 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+import reference  # noqa: E402
 
 BIN = ""
 SCALE = 1 / 256
 CLASSES = 3
-# With 0.01, or a last batch of few samples, these untrained networks are chaotic: what differs by 1e-14 after one step differs by 10 % after ten, in float64 too.
-LEARNING_RATE = 1e-4
+# Of networks with random state. Keras's initial one, with gamma 1 and beta 0, is chaotic: there, what differs by 1e-14 after one step differs by
+# 10 % after ten, in float64 too.
+LEARNING_RATE = 1e-2
 
 # Dropout draws from streams of our own: only architectures without it can be compared step by step.
 ARCHITECTURES = {
@@ -86,6 +88,7 @@ class TrainingTest(unittest.TestCase):
             self.addCleanup(configure, "float32")
         keras.utils.set_random_seed(5)
         model = ARCHITECTURES[architecture]()
+        reference.randomise(model, seed=6)
         model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         model.save(self.folder / "model.keras")
         make_pictures(self.folder / "train", model.input_shape[1:3], 32, seed=1)
@@ -94,7 +97,7 @@ class TrainingTest(unittest.TestCase):
     def check_ten_steps(self, architecture):
         model = self.build(architecture, "float64", keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
         before = groups(model)
-        steps, summary = fit(self.folder, "--batch", 16, "--steps", 10, "--virtual-replicas", 1, "--seed", 3)
+        steps, summary = fit(self.folder, "--batch", 20, "--steps", 10, "--virtual-replicas", 1, "--seed", 3)
         self.assertEqual(len(steps), 10)
         losses = []
         for step in steps:
@@ -110,8 +113,8 @@ class TrainingTest(unittest.TestCase):
             ratios.append(np.linalg.norm(ours - keras_own) / moved)
         print(f"{architecture}: 10 steps in float64: loss {losses[0]:.4f} to {losses[-1]:.4f}, relative difference at most {worst:.1e}; "
               f"apart / moved: weights {ratios[0]:.1e}, statistics {ratios[1]:.1e}", flush=True)  # fmt: skip
-        self.assertLess(worst, 1e-6)
-        self.assertLess(max(ratios), 1e-5)
+        self.assertLess(worst, 1e-9)
+        self.assertLess(max(ratios), 1e-8)
 
     def test_ten_steps_on_the_same_batches(self):
         for architecture in self.architectures:
