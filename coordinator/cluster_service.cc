@@ -85,6 +85,18 @@ grpc::Status ClusterService::Rendezvous(grpc::ServerContext* context, const v1::
   });
 }
 
+grpc::Status ClusterService::Regroup(grpc::ServerContext* context, const v1::RegroupRequest* request, v1::TrainerOrder* response) {
+  return gate_.Serve("Regroup", *context, [&]() -> absl::Status {
+    while (!context->IsCancelled()) {
+      ASSIGN_OR_RETURN(std::optional<v1::TrainerOrder> order, coordinator_.Regroup(*request, kLookEvery));
+      if (!order) continue;
+      *response = std::move(*order);
+      return absl::OkStatus();
+    }
+    return absl::CancelledError("the trainer is gone");
+  });
+}
+
 grpc::Status ClusterService::ReportPlan(grpc::ServerContext* context, const v1::PlanReport* request, v1::Ack* /*response*/) {
   return gate_.Serve("ReportPlan", *context, [&] { return coordinator_.ReportPlan(*request); });
 }

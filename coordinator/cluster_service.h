@@ -18,6 +18,7 @@ class ClusterService final : public v1::Cluster::Service {
   using AttendStream = grpc::ServerReaderWriter<v1::WorkerOrders, v1::WorkerReport>;
 
   grpc::Status Attend(grpc::ServerContext* context, AttendStream* stream) override;
+  grpc::Status Regroup(grpc::ServerContext* context, const v1::RegroupRequest* request, v1::TrainerOrder* response) override;
   grpc::Status Rendezvous(grpc::ServerContext* context, const v1::RendezvousRequest* request, v1::RendezvousResponse* response) override;
   grpc::Status ReportPlan(grpc::ServerContext* context, const v1::PlanReport* request, v1::Ack* response) override;
   grpc::Status ReportProgress(grpc::ServerContext* context, const v1::ProgressReport* request, v1::ProgressAck* response) override;

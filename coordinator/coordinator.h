@@ -72,6 +72,9 @@ class Coordinator {
   // ---- Of trainers.
   // Nothing: not all ranks have come within `wait`; to be called again. Unavailable: the coordinator stops.
   absl::StatusOr<std::optional<v1::RendezvousResponse>> Rendezvous(const v1::RendezvousRequest& request, absl::Duration wait);
+  // Nothing: no newer generation was formed within `wait`; to be called again. FailedPrecondition: the trainer has no place in the
+  // newest. Unavailable: the coordinator stops.
+  absl::StatusOr<std::optional<v1::TrainerOrder>> Regroup(const v1::RegroupRequest& request, absl::Duration wait);
   absl::Status ReportPlan(const v1::PlanReport& report);
   absl::StatusOr<v1::ProgressAck> ReportProgress(const v1::ProgressReport& report);
   absl::Status ReportEnd(const v1::EndReport& report);
@@ -110,11 +113,18 @@ class Coordinator {
   // The job's generation cannot go on: plan or train again, or fail.
   absl::Status Break(JobEntry& job, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Trainers of these ranks are gone: the others go on as a generation of their own where that is possible, or all start again.
+  absl::Status LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   WorkerEntry* FindStream(uint64_t stream) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status TakeTrainers(WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeKilled(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeEnded(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeMissing(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Where this process was away itself (stopped, a slow disk, a clock that was set), nobody's silence means anything.
   void ForgiveSilence(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Lose(const WorkerEntry& worker, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  v1::TrainerOrder OrderFor(const JobEntry& job, const MemberRecord& member) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   v1::WorkerOrders OrdersFor(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   void Schedule() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

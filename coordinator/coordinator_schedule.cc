@@ -39,9 +39,8 @@ uint32_t Coordinator::SlotsInUse(const WorkerEntry& worker) const {
     const JobEntry& job = *jobs_.at(id);
     if (!job.Active()) continue;
     for (const MemberRecord& record : job.generation->record.members) {
-      const uint32_t rank = record.member.rank();
-      if (record.member.worker_id() == worker.report.worker_id() && !job.generation->trainers[rank].ended) {
-        keys.emplace(id, job.generation->record.number, rank);
+      if (record.member.worker_id() == worker.report.worker_id() && !job.generation->trainers[record.member.rank()].ended) {
+        keys.emplace(id, record.process_generation, record.process_rank);
       }
     }
   }
@@ -128,6 +127,7 @@ absl::Status Coordinator::TryPlan(JobEntry& job) {
   const uint32_t here = (std::max(job.record.job.replicas().min(), 1u) + workers - 1) / workers;
   const uint32_t fixed = job.record.job.replicas().threads();
   member.threads = fixed > 0 ? fixed : std::max(best->cores / here, 1u);
+  member.process_generation = generation.number;
   Draft draft(job.record);
   ++draft.record.next_generation;
   draft.generation = std::move(generation);
@@ -161,6 +161,10 @@ absl::StatusOr<bool> Coordinator::TryRun(JobEntry& job) {
   generation.number = job.record.next_generation;
   generation.created_unix_ms = NowMs();
   generation.members = std::move(decision.members);
+  for (MemberRecord& member : generation.members) {
+    member.process_generation = generation.number;
+    member.process_rank = member.member.rank();
+  }
   const auto replicas = static_cast<uint32_t>(generation.members.size());
   Draft draft(job.record);
   draft.record.generation = generation.number;
@@ -174,6 +178,43 @@ absl::StatusOr<bool> Coordinator::TryRun(JobEntry& job) {
   // A single rank has nobody to meet.
   if (replicas > 1) job.generation->awaited_since = clock_.Now();
   return false;
+}
+
+absl::Status Coordinator::LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) {
+  const std::vector<MemberRecord>& members = job.generation->record.members;
+  const std::vector<Trainer>& trainers = job.generation->trainers;
+  std::vector<Trainer> left;
+  bool all_started = true;
+  for (uint32_t rank = 0; rank < members.size(); ++rank) {
+    if (trainers[rank].ended) ranks.insert(rank);
+    if (ranks.contains(rank)) continue;
+    all_started &= trainers[rank].started;
+    left.push_back(trainers[rank]);
+  }
+  const v1::Job& job_message = job.record.plan ? job.record.plan->resolved() : job.record.job;
+  // A process that was never seen may not have got the order by which it would know itself.
+  const bool may_go_on = job.record.state == v1::RUNNING && job_message.kind() != v1::Job::EVALUATE &&
+                         job_message.kind() != v1::Job::PREDICT && !job.record.cancel_wanted && all_started && !left.empty() &&
+                         left.size() >= job_message.replicas().min();
+  if (!may_go_on) return Break(job, cause);
+  GenerationRecord generation;
+  ASSIGN_OR_RETURN(generation.secret, MakeSecret());
+  generation.number = job.record.next_generation;
+  generation.created_unix_ms = NowMs();
+  generation.members = Survivors(members, ranks, job_message.virtual_replicas());
+  Draft draft(job.record);
+  draft.record.generation = generation.number;
+  ++draft.record.next_generation;
+  const size_t before = members.size();
+  draft.generation = std::move(generation);
+  v1::StateChange& change =
+      draft.MoveTo(v1::RUNNING, absl::StrCat("going on with ", left.size(), " of ", before, " replicas, from live state: ", cause));
+  change.set_total_steps(job.record.total_steps);
+  change.set_replicas(static_cast<uint32_t>(left.size()));
+  RETURN_IF_ERROR(Commit(job, std::move(draft)));
+  if (left.size() > 1) job.generation->awaited_since = clock_.Now();
+  job.generation->trainers = std::move(left);
+  return absl::OkStatus();
 }
 
 }  // namespace lockstep

@@ -62,6 +62,28 @@ absl::StatusOr<std::optional<v1::RendezvousResponse>> Coordinator::Rendezvous(co
   return std::nullopt;
 }
 
+absl::StatusOr<std::optional<v1::TrainerOrder>> Coordinator::Regroup(const v1::RegroupRequest& request, absl::Duration wait) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(request.job_id()));
+  const auto unchanged = [job, &request] { return job->Active() && job->generation->record.number == request.generation(); };
+  if (unchanged() && job->generation->asked_since == absl::InfiniteFuture()) job->generation->asked_since = clock_.Now();
+  const auto changed = [this, &unchanged]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !unchanged(); };
+  mutex_.AwaitWithTimeout(absl::Condition(&changed), wait);
+  if (stopping_) return absl::UnavailableError("the coordinator stops");
+  if (unchanged()) return std::nullopt;
+  if (job->Active() && job->record.state == v1::RUNNING && job->generation->record.number > request.generation()) {
+    for (const MemberRecord& member : job->generation->record.members) {
+      if (member.process_generation == request.process_generation() && member.process_rank == request.process_rank() &&
+          !job->generation->trainers[member.member.rank()].ended) {
+        return OrderFor(*job, member);
+      }
+    }
+  }
+  return absl::FailedPreconditionError(absl::StrCat("job ", request.job_id(), " goes on without this trainer: it is ",
+                                                    v1::JobState_Name(job->record.state), ", its newest generation is ",
+                                                    job->record.generation));
+}
+
 absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(JobEntry * job, Find(report.job_id()));

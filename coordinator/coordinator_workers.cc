@@ -1,5 +1,7 @@
 // Workers: their streams, what they report, and what they are told to run.
 #include <algorithm>
+#include <map>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -14,9 +16,9 @@ namespace {
 // A lost worker is remembered for so long, so that people see what became of it.
 constexpr absl::Duration kRemembered = absl::Hours(1);
 
-std::string HowItEnded(const v1::TrainerReport& report, const std::string& worker) {
+std::string HowItEnded(const v1::TrainerReport& report, uint32_t rank, const std::string& worker) {
   const std::string who = report.role() == v1::PLAN ? absl::StrCat("the planning trainer on worker ", worker)
-                                                    : absl::StrCat("the trainer of rank ", report.rank(), " on worker ", worker);
+                                                    : absl::StrCat("the trainer of rank ", rank, " on worker ", worker);
   const std::string how = report.signal() != 0 ? absl::StrCat(" was killed by signal ", report.signal())
                                                : absl::StrCat(" ended with status ", report.exit_code());
   return absl::StrCat(who, how, report.message().empty() ? "" : ": ", report.message());
@@ -93,45 +95,82 @@ absl::Status Coordinator::Report(uint64_t stream, const v1::WorkerReport& report
 }
 
 absl::Status Coordinator::TakeTrainers(WorkerEntry& worker) {
-  const std::string& worker_id = worker.report.worker_id();
-  std::set<std::tuple<std::string, uint64_t, uint32_t>> listed;
-  // Killed ones first: what the others say is then mostly that a peer is gone.
-  std::vector<const v1::TrainerReport*> reports;
-  for (const v1::TrainerReport& report : worker.report.trainers()) reports.push_back(&report);
-  std::stable_sort(reports.begin(), reports.end(), [](const auto* a, const auto* b) { return (a->signal() != 0) > (b->signal() != 0); });
-  for (const v1::TrainerReport* report : reports) {
-    listed.emplace(report->job_id(), report->generation(), report->rank());
-    const auto found = jobs_.find(report->job_id());
-    if (found == jobs_.end()) continue;
-    JobEntry& job = *found->second;
+  for (const v1::TrainerReport& report : worker.report.trainers()) {
+    const auto found = jobs_.find(report.job_id());
+    if (found == jobs_.end() || !found->second->Active()) continue;
+    Generation& generation = *found->second->generation;
     // Of another generation: it is in no orders, and will be stopped.
-    if (!job.Active() || job.generation->record.number != report->generation() || report->rank() >= job.generation->trainers.size() ||
-        job.generation->record.members[report->rank()].member.worker_id() != worker_id) {
+    const auto rank = generation.RankOf(worker.report.worker_id(), report.generation(), report.rank());
+    if (!rank) continue;
+    Trainer& trainer = generation.trainers[*rank];
+    trainer.started = true;
+    trainer.pid = report.pid();
+    if (report.has_status()) trainer.status = report.status();
+  }
+  // Killed ones first: what the others say is then mostly that a peer is gone.
+  RETURN_IF_ERROR(TakeKilled(worker));
+  RETURN_IF_ERROR(TakeEnded(worker));
+  return TakeMissing(worker);
+}
+
+absl::Status Coordinator::TakeKilled(const WorkerEntry& worker) {
+  std::map<JobEntry*, std::pair<std::set<uint32_t>, std::string>> killed;
+  for (const v1::TrainerReport& report : worker.report.trainers()) {
+    const auto found = jobs_.find(report.job_id());
+    if (found == jobs_.end() || !found->second->Active() || !report.ended() || report.signal() == 0) continue;
+    const Generation& generation = *found->second->generation;
+    const auto rank = generation.RankOf(worker.report.worker_id(), report.generation(), report.rank());
+    if (!rank || generation.trainers[*rank].ended) continue;
+    auto& [ranks, cause] = killed[found->second.get()];
+    ranks.insert(*rank);
+    if (cause.empty()) cause = HowItEnded(report, *rank, worker.report.worker_id());
+  }
+  for (const auto& [job, lost] : killed) RETURN_IF_ERROR(LoseRanks(*job, lost.first, lost.second));
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::TakeEnded(const WorkerEntry& worker) {
+  for (const v1::TrainerReport& report : worker.report.trainers()) {
+    const auto found = jobs_.find(report.job_id());
+    if (found == jobs_.end() || !found->second->Active() || !report.ended()) continue;
+    JobEntry& job = *found->second;
+    const auto rank = job.generation->RankOf(worker.report.worker_id(), report.generation(), report.rank());
+    if (!rank || job.generation->trainers[*rank].ended) continue;
+    const std::string how = HowItEnded(report, *rank, worker.report.worker_id());
+    const bool well = report.exit_code() == 0 && report.signal() == 0;
+    // It was done with all steps, and others, who are not, wait for it.
+    if (*rank != 0 && well && job.generation->awaited_since != absl::InfiniteFuture()) {
+      RETURN_IF_ERROR(LoseRanks(job, {*rank}, how));
       continue;
     }
-    Trainer& trainer = job.generation->trainers[report->rank()];
-    trainer.started = true;
-    trainer.pid = report->pid();
-    if (report->has_status()) trainer.status = report->status();
-    if (!report->ended() || trainer.ended) continue;
-    const bool well = report->exit_code() == 0 && report->signal() == 0;
     // Rank 0 reports the end of the job before it ends itself; whoever has done all steps is not needed any more.
     const bool all_steps = job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps;
-    if (report->rank() != 0 && (well || all_steps)) {
-      trainer.ended = true;
+    if (*rank != 0 && (well || all_steps)) {
+      job.generation->trainers[*rank].ended = true;
       ++decisions_;
       continue;
     }
-    RETURN_IF_ERROR(Break(job, HowItEnded(*report, worker_id)));
+    RETURN_IF_ERROR(Break(job, how));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::TakeMissing(const WorkerEntry& worker) {
+  const std::string& worker_id = worker.report.worker_id();
+  std::set<std::tuple<std::string, uint64_t, uint32_t>> listed;
+  for (const v1::TrainerReport& report : worker.report.trainers()) listed.emplace(report.job_id(), report.generation(), report.rank());
   for (const std::string& id : std::set<std::string>(unended_)) {
     JobEntry& job = *jobs_.at(id);
-    for (size_t rank = 0; job.Active() && rank < job.generation->trainers.size(); ++rank) {
-      const Trainer& trainer = job.generation->trainers[rank];
-      if (job.generation->record.members[rank].member.worker_id() != worker_id || !trainer.started || trainer.ended) continue;
-      if (listed.count({id, job.generation->record.number, static_cast<uint32_t>(rank)}) > 0) continue;
-      RETURN_IF_ERROR(Break(job, absl::StrCat("worker ", worker_id, " does not run the trainer of rank ", rank, " any more")));
+    if (!job.Active()) continue;
+    std::set<uint32_t> missing;
+    for (const MemberRecord& record : job.generation->record.members) {
+      const Trainer& trainer = job.generation->trainers[record.member.rank()];
+      if (record.member.worker_id() != worker_id || !trainer.started || trainer.ended) continue;
+      if (!listed.contains({id, record.process_generation, record.process_rank})) missing.insert(record.member.rank());
     }
+    if (missing.empty()) continue;
+    RETURN_IF_ERROR(
+        LoseRanks(job, missing, absl::StrCat("worker ", worker_id, " does not run the trainer of rank ", *missing.begin(), " any more")));
   }
   return absl::OkStatus();
 }
@@ -149,15 +188,33 @@ absl::Status Coordinator::Lose(const WorkerEntry& worker, const std::string& cau
   for (const std::string& id : std::set<std::string>(unended_)) {
     JobEntry& job = *jobs_.at(id);
     if (!job.Active()) continue;
-    for (size_t rank = 0; rank < job.generation->trainers.size(); ++rank) {
-      const bool here = job.generation->record.members[rank].member.worker_id() == worker.report.worker_id();
-      if (!here || job.generation->trainers[rank].ended) continue;
-      RETURN_IF_ERROR(Break(job, cause));
-      break;
+    std::set<uint32_t> lost;
+    for (const MemberRecord& record : job.generation->record.members) {
+      const bool here = record.member.worker_id() == worker.report.worker_id();
+      if (here && !job.generation->trainers[record.member.rank()].ended) lost.insert(record.member.rank());
     }
+    if (!lost.empty()) RETURN_IF_ERROR(LoseRanks(job, std::move(lost), cause));
   }
   ++decisions_;
   return absl::OkStatus();
+}
+
+v1::TrainerOrder Coordinator::OrderFor(const JobEntry& job, const MemberRecord& member) const {
+  const GenerationRecord& generation = job.generation->record;
+  v1::TrainerOrder order;
+  order.set_job_id(job.record.id);
+  order.set_generation(generation.number);
+  order.set_rank(member.member.rank());
+  order.set_role(generation.role);
+  *order.mutable_job() = generation.role == v1::PLAN ? job.record.job : job.record.plan->resolved();
+  for (const MemberRecord& record : generation.members) *order.add_members() = record.member;
+  order.set_threads(member.threads);
+  order.set_cancel(job.record.cancel_wanted);
+  order.set_generation_secret(generation.secret);
+  for (const char* index : {"train.index", "validation.index"}) {
+    if (generation.role == v1::TRAIN && job.artifacts.count(index) > 0) order.add_artifacts(index);
+  }
+  return order;
 }
 
 v1::WorkerOrders Coordinator::OrdersFor(const WorkerEntry& worker) const {
@@ -167,22 +224,13 @@ v1::WorkerOrders Coordinator::OrdersFor(const WorkerEntry& worker) const {
   for (const std::string& id : unended_) {
     const JobEntry& job = *jobs_.at(id);
     if (!job.Active()) continue;
-    const GenerationRecord& generation = job.generation->record;
-    for (const MemberRecord& mine : generation.members) {
+    for (const MemberRecord& mine : job.generation->record.members) {
       if (mine.member.worker_id() != worker.report.worker_id() || job.generation->trainers[mine.member.rank()].ended) continue;
       v1::TrainerOrder& order = *orders.add_trainers();
-      order.set_job_id(id);
-      order.set_generation(generation.number);
-      order.set_rank(mine.member.rank());
-      order.set_role(generation.role);
-      *order.mutable_job() = generation.role == v1::PLAN ? job.record.job : job.record.plan->resolved();
-      for (const MemberRecord& record : generation.members) *order.add_members() = record.member;
-      order.set_threads(mine.threads);
-      order.set_cancel(job.record.cancel_wanted);
-      order.set_generation_secret(generation.secret);
-      for (const char* index : {"train.index", "validation.index"}) {
-        if (generation.role == v1::TRAIN && job.artifacts.count(index) > 0) order.add_artifacts(index);
-      }
+      order = OrderFor(job, mine);
+      // To the worker it is the process that it was when it was started.
+      order.set_generation(mine.process_generation);
+      order.set_rank(mine.process_rank);
     }
   }
   return orders;
@@ -260,6 +308,11 @@ void Coordinator::Tick() {
     } else if (now - job.generation->awaited_since > options_.rendezvous_timeout) {
       Break(job, absl::StrCat(job.generation->meeting.MissingRanks(), " did not come to the rendezvous within ",
                               absl::FormatDuration(options_.rendezvous_timeout)))
+          .IgnoreError();
+    } else if (now - job.generation->asked_since > 2 * options_.lease) {
+      // No trainer is known to be dead: one is stopped, or cannot be reached.
+      Break(job, absl::StrCat("the trainers' collective broke, and none of them was found dead within ",
+                              absl::FormatDuration(2 * options_.lease)))
           .IgnoreError();
     }
   }

@@ -30,6 +30,18 @@ struct Generation {
   Meeting meeting;
   // Since when its ranks are awaited at the rendezvous; InfiniteFuture: they are not, as far as this coordinator knows.
   absl::Time awaited_since = absl::InfiniteFuture();
+  // Since when trainers ask for a newer generation, because this one's collective broke; InfiniteFuture: none does.
+  absl::Time asked_since = absl::InfiniteFuture();
+
+  // Of the process that was started by this order on this worker; none: it is none of this generation's.
+  std::optional<uint32_t> RankOf(const std::string& worker_id, uint64_t process_generation, uint32_t process_rank) const {
+    for (const MemberRecord& one : record.members) {
+      if (one.process_generation == process_generation && one.process_rank == process_rank && one.member.worker_id() == worker_id) {
+        return one.member.rank();
+      }
+    }
+    return std::nullopt;
+  }
 
   explicit Generation(GenerationRecord from) : record(std::move(from)), trainers(record.members.size()), meeting(record.members.size()) {}
 };

@@ -34,6 +34,10 @@ struct JobRecord {
 struct MemberRecord {
   v1::Member member;
   uint32_t threads = 1;
+  // The order by which its process was started, which is its name between coordinator and worker. Of a generation that was formed
+  // of the survivors of another: that one's, or an even older one's.
+  uint64_t process_generation = 0;
+  uint32_t process_rank = 0;
 };
 
 // Planning is a generation of one member with role PLAN.

@@ -31,6 +31,21 @@ std::vector<uint32_t> Spread(const Ask& ask, const std::vector<Offer>& workers) 
 
 std::string Replicas(uint32_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
 
+// Ranks, and runs that are contiguous and differ by at most one in length, in the members' order.
+void Number(std::vector<MemberRecord>& members, uint32_t virtual_replicas) {
+  const auto replicas = static_cast<uint32_t>(members.size());
+  const uint32_t each = virtual_replicas / replicas;
+  const uint32_t longer = virtual_replicas % replicas;
+  uint32_t first = 0;
+  for (uint32_t rank = 0; rank < replicas; ++rank) {
+    v1::Member& member = members[rank].member;
+    member.set_rank(rank);
+    member.set_first_virtual_replica(first);
+    member.set_virtual_replica_count(each + (rank < longer ? 1 : 0));
+    first += member.virtual_replica_count();
+  }
+}
+
 }  // namespace
 
 Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
@@ -47,25 +62,25 @@ Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
   }
   Decision decision;
   decision.reason = absl::StrCat("running on ", Replicas(replicas));
-  const uint32_t each = ask.virtual_replicas / replicas;
-  const uint32_t longer = ask.virtual_replicas % replicas;
-  uint32_t first = 0;
   for (size_t i = 0; i < workers.size(); ++i) {
     for (uint32_t k = 0; k < taken[i]; ++k) {
-      MemberRecord record;
-      const auto rank = static_cast<uint32_t>(decision.members.size());
-      const uint32_t count = each + (rank < longer ? 1 : 0);
-      record.member.set_rank(rank);
+      MemberRecord& record = decision.members.emplace_back();
       record.member.set_worker_id(workers[i].worker_id);
       record.member.set_address(workers[i].address);
-      record.member.set_first_virtual_replica(first);
-      record.member.set_virtual_replica_count(count);
       record.threads = ThreadsFor(ask, workers[i], taken[i], FreeBytes(workers[i]));
-      first += count;
-      decision.members.push_back(std::move(record));
     }
   }
+  if (replicas > 0) Number(decision.members, ask.virtual_replicas);
   return decision;
+}
+
+std::vector<MemberRecord> Survivors(const std::vector<MemberRecord>& members, const std::set<uint32_t>& lost, uint32_t virtual_replicas) {
+  std::vector<MemberRecord> survivors;
+  for (const MemberRecord& record : members) {
+    if (!lost.contains(record.member.rank())) survivors.push_back(record);
+  }
+  Number(survivors, virtual_replicas);
+  return survivors;
 }
 
 }  // namespace lockstep

@@ -7,6 +7,7 @@
 // and where both are powers of two each is one subtree.
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,9 @@ struct Decision {
 
 // REQUIRES: `workers` sorted by id.
 Decision Place(const Ask& ask, const std::vector<Offer>& workers);
+
+// The same processes without those of the lost ranks: in their old order, the virtual replicas spread over them anew.
+// REQUIRES: at least one is left, and no more than there are virtual replicas.
+std::vector<MemberRecord> Survivors(const std::vector<MemberRecord>& members, const std::set<uint32_t>& lost, uint32_t virtual_replicas);
 
 }  // namespace lockstep

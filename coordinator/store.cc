@@ -12,7 +12,7 @@
 namespace lockstep {
 namespace {
 
-constexpr int64_t kSchemaVersion = 2;
+constexpr int64_t kSchemaVersion = 3;
 
 constexpr char kSchema[] = R"sql(
 CREATE TABLE IF NOT EXISTS jobs (
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS generations (
 CREATE TABLE IF NOT EXISTS members (
   job_id TEXT NOT NULL, number INTEGER NOT NULL, rank INTEGER NOT NULL, worker_id TEXT NOT NULL, address TEXT NOT NULL,
   first_virtual_replica INTEGER NOT NULL, virtual_replica_count INTEGER NOT NULL, threads INTEGER NOT NULL,
+  process_generation INTEGER NOT NULL DEFAULT 0, process_rank INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (job_id, number, rank)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
   job_id TEXT NOT NULL, sequence INTEGER NOT NULL, unix_ms INTEGER NOT NULL, kind INTEGER NOT NULL, step INTEGER,
@@ -46,6 +47,10 @@ absl::Status Parse(const Statement& row, int column, google::protobuf::MessageLi
 
 // What version 1 had not.
 constexpr char kFromVersion1[] = "ALTER TABLE jobs ADD COLUMN request_id TEXT NOT NULL DEFAULT '';";
+// What version 2 had not. 0: the member's own generation and rank.
+constexpr char kFromVersion2[] =
+    "ALTER TABLE members ADD COLUMN process_generation INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE members ADD COLUMN process_rank INTEGER NOT NULL DEFAULT 0;";
 
 // 0: of a file that is new.
 absl::StatusOr<int64_t> SchemaVersion(Database& database) {
@@ -81,8 +86,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
   const absl::StatusOr<int64_t> version = SchemaVersion(write);
   RETURN_IF_ERROR(Annotate(version.status(), path));
   RETURN_IF_ERROR(write.Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF"));
-  RETURN_IF_ERROR(write.Execute(
-      absl::StrCat("BEGIN; ", kSchema, *version == 1 ? kFromVersion1 : "", "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
+  RETURN_IF_ERROR(
+      write.Execute(absl::StrCat("BEGIN; ", kSchema, *version == 1 ? kFromVersion1 : "",
+                                 *version == 1 || *version == 2 ? kFromVersion2 : "", "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
   const std::string folder = std::filesystem::path(path).parent_path().string();
   RETURN_IF_ERROR(FlushDirectory(folder.empty() ? "." : folder));
   ASSIGN_OR_RETURN(Database read, Database::Open(path));
@@ -93,7 +99,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
                                                        {&w->rollback, "ROLLBACK"},
                                                        {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
                                                        {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?)"},
-                                                       {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?)"},
+                                                       {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?,?,?)"},
                                                        {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
                                                        {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"}};
   for (const auto& [statement, sql] : writes) {
@@ -161,6 +167,7 @@ absl::Status Store::Write(const Change& change) {
       const v1::Member& member = record.member;
       w.member.Bind(1, id).Bind(2, number).Bind(3, member.rank()).Bind(4, member.worker_id()).Bind(5, member.address());
       w.member.Bind(6, member.first_virtual_replica()).Bind(7, member.virtual_replica_count()).Bind(8, record.threads);
+      w.member.Bind(9, static_cast<int64_t>(record.process_generation)).Bind(10, record.process_rank);
       RETURN_IF_ERROR(w.member.Run());
     }
   }
@@ -286,6 +293,9 @@ absl::Status Store::LoadGeneration(StoredJob& job) const {
     record.member.set_first_virtual_replica(static_cast<uint32_t>(members.Integer(5)));
     record.member.set_virtual_replica_count(static_cast<uint32_t>(members.Integer(6)));
     record.threads = static_cast<uint32_t>(members.Integer(7));
+    const auto process_generation = static_cast<uint64_t>(members.Integer(8));
+    record.process_generation = process_generation > 0 ? process_generation : generation.number;
+    record.process_rank = process_generation > 0 ? static_cast<uint32_t>(members.Integer(9)) : record.member.rank();
     generation.members.push_back(std::move(record));
   }
   job.generation = std::move(generation);

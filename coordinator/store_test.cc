@@ -138,10 +138,10 @@ TEST(Store, ALaterVersionsFileIsLeftAlone) {
   ASSERT_TRUE(Store::Open(folder / "store.sqlite").ok());
   auto database = Database::Open(folder / "store.sqlite");
   ASSERT_TRUE(database.ok());
-  ASSERT_TRUE(database->Execute("PRAGMA user_version=3").ok());
+  ASSERT_TRUE(database->Execute("PRAGMA user_version=4").ok());
   const auto store = Store::Open(folder / "store.sqlite");
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(store.status().message(), HasSubstr("schema is version 3, this program knows up to 2"));
+  EXPECT_THAT(store.status().message(), HasSubstr("schema is version 4, this program knows up to 3"));
 }
 
 TEST(Store, TheFirstVersionsFileGoesOn) {

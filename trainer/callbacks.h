@@ -15,11 +15,8 @@ namespace lockstep {
 
 struct Callbacks {
   std::optional<EarlyStopping> early_stopping;
-  EarlyStoppingState early_stopping_state;
   std::optional<ReduceOnPlateau> plateau;
-  ReduceOnPlateauState plateau_state;
   std::optional<Best> best;
-  BestState best_state;
 };
 
 // InvalidArgument with every problem, a line each: a metric that will not be there, an unknown mode, a schedule under

@@ -44,24 +44,27 @@ absl::StatusOr<std::unique_ptr<DataSource>> DataSource::Open(const RunSpec& spec
 uint64_t DataSource::validation_steps() const { return static_cast<uint64_t>(validation_sampler_->StepsPerEpoch()); }
 
 absl::StatusOr<std::unique_ptr<dataset::Pipeline>> DataSource::MakePipeline(const dataset::Index& index, const std::string& folder,
-                                                                            const dataset::Sampler& sampler) const {
+                                                                            const dataset::Sampler& sampler, uint64_t first_epoch,
+                                                                            int64_t first_step) const {
   dataset::PipelineOptions options;
   options.image = ToImageOptions(spec_, channels_);
   options.first_virtual_replica = spec_.my_run().begin;
   options.virtual_replica_count = spec_.my_run().size();
   options.threads = spec_.decode_threads > 0 ? spec_.decode_threads : spec_.threads;
+  options.first_epoch = first_epoch;
+  options.first_step = first_step;
   options.one_pass = &index == validation_.get() || spec_.kind != JobKind::kFit;
   // While the validation's pipeline runs, the training's is full and waits: each has half.
   options.memory_bytes = has_validation() ? spec_.pipeline_bytes / 2 : spec_.pipeline_bytes;
   return dataset::Pipeline::Create(options, index, folder, sampler);
 }
 
-absl::StatusOr<std::unique_ptr<dataset::Pipeline>> DataSource::TrainPipeline() const {
-  return MakePipeline(*train_, spec_.train_folder, *train_sampler_);
+absl::StatusOr<std::unique_ptr<dataset::Pipeline>> DataSource::TrainPipeline(uint64_t first_epoch, int64_t first_step) const {
+  return MakePipeline(*train_, spec_.train_folder, *train_sampler_, first_epoch, first_step);
 }
 
 absl::StatusOr<std::unique_ptr<dataset::Pipeline>> DataSource::ValidationPipeline() const {
-  return MakePipeline(*validation_, spec_.validation_folder, *validation_sampler_);
+  return MakePipeline(*validation_, spec_.validation_folder, *validation_sampler_, 0, 0);
 }
 
 }  // namespace lockstep

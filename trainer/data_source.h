@@ -28,15 +28,17 @@ class DataSource {
   const dataset::Index& validation() const { return *validation_; }
   uint64_t validation_steps() const;
 
-  // From the first epoch on, one after another, shuffled as the job says.
-  absl::StatusOr<std::unique_ptr<dataset::Pipeline>> TrainPipeline() const;
+  // From this step of this epoch on, both counted from 0, one epoch after another, shuffled as the job says. Of the virtual replicas that
+  // the spec's placement gives this trainer now.
+  absl::StatusOr<std::unique_ptr<dataset::Pipeline>> TrainPipeline(uint64_t first_epoch, int64_t first_step) const;
   // One pass in order.
   absl::StatusOr<std::unique_ptr<dataset::Pipeline>> ValidationPipeline() const;
 
  private:
   DataSource(const RunSpec& spec, int channels) : spec_(spec), channels_(channels) {}
   absl::StatusOr<std::unique_ptr<dataset::Pipeline>> MakePipeline(const dataset::Index& index, const std::string& folder,
-                                                                  const dataset::Sampler& sampler) const;
+                                                                  const dataset::Sampler& sampler, uint64_t first_epoch,
+                                                                  int64_t first_step) const;
 
   const RunSpec& spec_;
   const int channels_;

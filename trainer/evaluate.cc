@@ -146,7 +146,7 @@ template <typename T>
 absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
                                        StepRunner<T>& runner, Reporter& reporter) {
   RunOutcome outcome;
-  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
+  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline(0, 0));
   Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
   ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), nullptr,
                                                                 [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));
@@ -178,7 +178,7 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
       csv << "\n";
     }
   };
-  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline());
+  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline(0, 0));
   Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
   ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), write,
                                                                 [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));

@@ -1,13 +1,18 @@
 #include "trainer/fit.h"
 
+#include <algorithm>
 #include <cmath>
-#include <map>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "trainer/callbacks.h"
+#include "trainer/fit_state.h"
+#include "trainer/state_transfer.h"
 
 namespace lockstep {
 namespace {
@@ -23,37 +28,28 @@ void AddPhases(const Phases& from, Phases& to) {
   to.total += from.total;
 }
 
-// Figures of an epoch, gathered step by step in float64 in the order of steps: the same on every replica.
-struct EpochSums {
-  double loss = 0;
-  std::vector<SumAndCount> metrics;
-  uint64_t samples = 0;
-  uint32_t epoch = 1;
-  std::vector<std::string> bad;
-  absl::Time start = absl::Now();
-};
-
 template <typename T>
 class Fit {
  public:
-  Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, MemoryAccount& account, Replica<T>& replica,
-      GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter)
-      : spec_(spec),
-        files_(files),
-        data_(data),
-        account_(account),
-        replica_(replica),
-        exchange_(exchange),
-        runner_(runner),
-        reporter_(reporter) {}
+  Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, MemoryAccount& account, Replica<T>& replica, Place<T>& place,
+      Reporter& reporter)
+      : spec_(spec), files_(files), data_(data), account_(account), replica_(replica), place_(place), reporter_(reporter) {}
 
   absl::Status Prepare(const Recipe& recipe);
   absl::StatusOr<RunOutcome> Run();
 
  private:
-  bool StepsLeft() const { return spec_.steps == 0 || step_ < spec_.steps; }
-  bool EpochsLeft() const { return spec_.epochs == 0 || epoch_ < spec_.epochs; }
-  absl::Status RunEpoch();
+  bool StepsLeft() const { return spec_.steps == 0 || state_.step < spec_.steps; }
+  bool EpochsLeft() const { return spec_.epochs == 0 || state_.epoch < spec_.epochs; }
+  uint64_t StepsPerEpoch() const { return static_cast<uint64_t>(data_.train_sampler().StepsPerEpoch()); }
+  // One step, or the end of an epoch: whole, or without an effect.
+  absl::Status Advance();
+  // After the generation broke: on, in another.
+  absl::Status GoOn(absl::Status broken);
+  absl::Status Equalize();
+  absl::Status SaveState(const std::string& path);
+  absl::Status LoadState(const std::string& path);
+  absl::Status MakePipeline();
   absl::Status RunStep();
   // False: the run ends with outcome_.
   bool Accept(const StepOutcome& step);
@@ -72,8 +68,7 @@ class Fit {
   const DataSource& data_;
   MemoryAccount& account_;
   Replica<T>& replica_;
-  GradientExchange<T>& exchange_;
-  StepRunner<T>& runner_;
+  Place<T>& place_;
   Reporter& reporter_;
 
   Callbacks callbacks_;
@@ -81,63 +76,138 @@ class Fit {
   RunOutcome outcome_;
   bool ended_ = false;
   bool cancelled_ = false;
-  bool weights_kept_ = false;
-  uint64_t step_ = 0;   // committed
-  uint32_t epoch_ = 0;  // ended
-  EpochSums sums_;
-  std::string state_hash_;
-  std::map<int64_t, std::string> bad_samples_;
-  std::map<int64_t, std::string> bad_validation_samples_;
+  FitState state_;
+  absl::Time epoch_start_ = absl::Now();
   Phases phase_totals_;
-  uint64_t images_ = 0;
   absl::Time last_status_ = absl::InfinitePast();
 };
 
 template <typename T>
 absl::Status Fit<T>::Prepare(const Recipe& recipe) {
   ASSIGN_OR_RETURN(callbacks_, MakeCallbacks(spec_, recipe, data_.has_validation()));
-  ASSIGN_OR_RETURN(pipeline_, data_.TrainPipeline());
+  if (!place_.moved()) return MakePipeline();
+  const absl::Status equal = Equalize();
+  return IsPeersTrouble(equal) ? GoOn(equal) : equal.ok() ? MakePipeline() : equal;
+}
+
+template <typename T>
+absl::Status Fit<T>::MakePipeline() {
+  const bool at_end = state_.batch >= StepsPerEpoch();
+  ASSIGN_OR_RETURN(pipeline_, data_.TrainPipeline(state_.epoch + (at_end ? 1 : 0), at_end ? 0 : static_cast<int64_t>(state_.batch)));
   return absl::OkStatus();
 }
 
 template <typename T>
 absl::StatusOr<RunOutcome> Fit<T>::Run() {
   const absl::Time start = absl::Now();
-  while (!ended_ && !cancelled_ && StepsLeft() && EpochsLeft()) RETURN_IF_ERROR(RunEpoch());
+  while (!ended_ && !cancelled_ && (state_.batch > 0 || (StepsLeft() && EpochsLeft()))) {
+    const absl::Status status = Advance();
+    if (IsPeersTrouble(status)) {
+      RETURN_IF_ERROR(GoOn(status));
+    } else {
+      RETURN_IF_ERROR(status);
+    }
+  }
   if (!ended_) {
-    if (cancelled_) End(Ending::kCancelled, absl::StrCat("cancelled after step ", step_));
+    if (cancelled_) End(Ending::kCancelled, absl::StrCat("cancelled after step ", state_.step));
     if (!cancelled_) RETURN_IF_ERROR(Finish());
   }
   ResultFigures& result = outcome_.result;
-  result.steps = step_;
-  result.epochs = epoch_;
-  result.samples = images_;
+  result.loss = state_.last_epoch.loss;
+  result.metrics = state_.last_epoch.metrics;
+  result.validation = state_.last_epoch.validation;
+  result.note = state_.note;
+  result.steps = state_.step;
+  result.epochs = state_.epoch;
+  result.samples = state_.images;
   result.state_hash = replica_.Hash();
   result.wall_seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  result.images_per_second = phase_totals_.total > 0 ? static_cast<double>(images_) / phase_totals_.total : 0;
+  result.images_per_second = phase_totals_.total > 0 ? static_cast<double>(state_.images) / phase_totals_.total : 0;
   result.memory = account_.Take(Owned());
   return outcome_;
 }
 
 template <typename T>
-absl::Status Fit<T>::RunEpoch() {
-  sums_ = EpochSums();
-  sums_.epoch = epoch_ + 1;
-  const auto steps = static_cast<uint64_t>(data_.train_sampler().StepsPerEpoch());
-  uint64_t done = 0;
-  while (done < steps && StepsLeft() && !ended_ && !cancelled_) {
-    RETURN_IF_ERROR(RunStep());
-    ++done;
-  }
-  if (ended_ || cancelled_) return absl::OkStatus();
-  // A run of so many steps may end within an epoch, which then does not count as a pass, but is validated and reported.
-  if (done == steps) ++epoch_;
+absl::Status Fit<T>::Advance() {
+  if (state_.batch < StepsPerEpoch() && StepsLeft()) return RunStep();
   return EndEpoch();
 }
 
 template <typename T>
+absl::Status Fit<T>::GoOn(absl::Status broken) {
+  pipeline_.reset();
+  while (IsPeersTrouble(broken)) {
+    RETURN_IF_ERROR(place_.Move(broken));
+    broken = Equalize();
+  }
+  RETURN_IF_ERROR(broken);
+  return MakePipeline();
+}
+
+// Whoever is behind gets the whole state of the lowest rank that is furthest. It lands in a file first: a source that dies before the
+// end leaves those who receive where they were.
+template <typename T>
+absl::Status Fit<T>::Equalize() {
+  if (spec_.ranks() == 1) return absl::OkStatus();
+  std::ostringstream mine;
+  StateWriter write(mine);
+  FitState::Position position = state_.position();
+  write(position);
+  ASSIGN_OR_RETURN(const std::vector<std::string> all, place_.exchange().Exchange(mine.str()));
+  std::vector<FitState::Position> positions(all.size());
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    std::istringstream theirs(all[rank]);
+    StateReader read(theirs);
+    read(positions[rank]);
+  }
+  const auto furthest = std::max_element(positions.begin(), positions.end());
+  if (std::all_of(positions.begin(), positions.end(), [&](const auto& one) { return one == *furthest; })) return absl::OkStatus();
+  const int source = static_cast<int>(furthest - positions.begin());
+  const bool sends = source == spec_.rank;
+  const bool receives = state_.position() < *furthest;
+  const std::string path = Scratch("state");
+  if (sends) RETURN_IF_ERROR(SaveState(path));
+  const auto exchange = [this](std::string_view bytes) { return place_.exchange().Exchange(bytes); };
+  RETURN_IF_ERROR(ShareFile(exchange, source, sends, receives, path));
+  if (receives) RETURN_IF_ERROR(LoadState(path));
+  if (sends || receives) std::remove(path.c_str());
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status Fit<T>::SaveState(const std::string& path) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  StateWriter write(out);
+  state_.Fields(write);
+  replica_.WriteState(out);
+  RETURN_IF_ERROR(AppendFile(Scratch("best.keras"), out));
+  RETURN_IF_ERROR(AppendFile(Scratch("best.weights"), out));
+  out.close();
+  return out.good() ? absl::OkStatus() : absl::UnknownError(absl::StrCat("cannot write ", path));
+}
+
+template <typename T>
+absl::Status Fit<T>::LoadState(const std::string& path) {
+  const uint64_t step = state_.step;
+  const uint64_t ends = state_.ends;
+  std::ifstream in(path, std::ios::binary);
+  StateReader read(in);
+  state_.Fields(read);
+  RETURN_IF_ERROR(replica_.ReadState(in));
+  RETURN_IF_ERROR(ExtractFile(in, Scratch("best.keras")));
+  RETURN_IF_ERROR(ExtractFile(in, Scratch("best.weights")));
+  // Whoever reported before may have died before it told this.
+  if (state_.step > step) reporter_.Step(state_.last_step);
+  if (state_.ends > ends) reporter_.Epoch(state_.last_epoch);
+  return absl::OkStatus();
+}
+
+template <typename T>
 absl::Status Fit<T>::RunStep() {
-  ASSIGN_OR_RETURN(const StepOutcome step, runner_.Train(step_ + 1, *pipeline_, reporter_.CancelWanted(), state_hash_));
+  ASSIGN_OR_RETURN(const StepOutcome step, place_.runner().Train(state_.step + 1, *pipeline_, reporter_.CancelWanted(), state_.state_hash,
+                                                                 reporter_.DurableStep()));
+  reporter_.Forget(step.verdict.durable_step);
+  ++state_.batch;
   if (!Accept(step)) return absl::OkStatus();
   Report(step);
   return absl::OkStatus();
@@ -148,20 +218,20 @@ bool Fit<T>::Accept(const StepOutcome& step) {
   const JointVerdict& verdict = step.verdict;
   cancelled_ = verdict.cancel;
   if (verdict.out_of_memory) {
-    End(Ending::kOutOfMemory, absl::StrCat("step ", step_ + 1, " ran out of memory: ", verdict.error,
+    End(Ending::kOutOfMemory, absl::StrCat("step ", state_.step + 1, " ran out of memory: ", verdict.error,
                                            ". A smaller batch, fewer threads side by side (replicas.threads) or a higher "
                                            "memory limit would do"));
     return false;
   }
   if (!verdict.error.empty()) {
-    End(Ending::kFailed, absl::StrCat("step ", step_ + 1, ": ", verdict.error));
+    End(Ending::kFailed, absl::StrCat("step ", state_.step + 1, ": ", verdict.error));
     return false;
   }
   if (!CountBad(verdict.bad, data_.train(), "training")) return false;
   if (!step.committed) return false;  // none of its samples could be decoded
   if (!std::isfinite(step.loss)) {
     End(Ending::kFailed,
-        absl::StrCat("the loss is not finite after step ", step_ + 1, "; a smaller learning rate or clipping (clipnorm) may help"));
+        absl::StrCat("the loss is not finite after step ", state_.step + 1, "; a smaller learning rate or clipping (clipnorm) may help"));
     return false;
   }
   return true;
@@ -169,12 +239,12 @@ bool Fit<T>::Accept(const StepOutcome& step) {
 
 template <typename T>
 bool Fit<T>::CountBad(const std::vector<BadSample>& bad, const dataset::Index& index, const char* data_set) {
-  std::map<int64_t, std::string>& known = &index == &data_.train() ? bad_samples_ : bad_validation_samples_;
+  std::map<int64_t, std::string>& known = &index == &data_.train() ? state_.bad_samples : state_.bad_validation_samples;
   for (const BadSample& sample : bad) {
     const std::string line = absl::StrCat(index.PathOf(sample.sample), ": ", sample.reason);
-    sums_.bad.push_back(line);
+    state_.sums.bad.push_back(line);
     if (known.emplace(sample.sample, sample.reason).second) reporter_.Note(absl::StrCat("left out ", line));
-    if (bad_samples_.size() + bad_validation_samples_.size() > spec_.skip_bad) {
+    if (state_.bad_samples.size() + state_.bad_validation_samples.size() > spec_.skip_bad) {
       End(Ending::kBadInput,
           absl::StrCat("a ", data_set, " picture cannot be used: ", line, " (data.bad_samples.skip allows ", spec_.skip_bad, ")"));
       return false;
@@ -185,7 +255,7 @@ bool Fit<T>::CountBad(const std::vector<BadSample>& bad, const dataset::Index& i
 
 template <typename T>
 OwnedBytes Fit<T>::Owned() const {
-  OwnedBytes owned = exchange_.owned_bytes();
+  OwnedBytes owned = place_.exchange().owned_bytes();
   owned.input_pipeline = static_cast<int64_t>(pipeline_->stats().bytes);
   owned.in_heap += owned.input_pipeline;
   return owned;
@@ -193,30 +263,28 @@ OwnedBytes Fit<T>::Owned() const {
 
 template <typename T>
 void Fit<T>::Report(const StepOutcome& step) {
-  ++step_;
-  if (step_ == 1) account_.Settle(Owned());
+  ++state_.step;
+  if (state_.step == 1) account_.Settle(Owned());
   const JointVerdict& verdict = step.verdict;
   const auto samples = static_cast<uint64_t>(verdict.samples);
-  images_ += samples;
-  sums_.samples += samples;
-  sums_.loss += step.loss * static_cast<double>(samples);
-  sums_.metrics.resize(verdict.metrics.size());
+  state_.images += samples;
+  state_.sums.samples += samples;
+  state_.sums.loss += step.loss * static_cast<double>(samples);
+  state_.sums.metrics.resize(verdict.metrics.size());
   for (size_t i = 0; i < verdict.metrics.size(); ++i) {
-    sums_.metrics[i].sum += verdict.metrics[i].sum;
-    sums_.metrics[i].count += verdict.metrics[i].count;
+    state_.sums.metrics[i].sum += verdict.metrics[i].sum;
+    state_.sums.metrics[i].count += verdict.metrics[i].count;
   }
   AddPhases(step.phases, phase_totals_);
-  const bool hash_now = step_ % static_cast<uint64_t>(spec_.state_hash_every) == 0;
-  state_hash_ = hash_now ? replica_.Hash() : std::string();
+  const bool hash_now = state_.step % static_cast<uint64_t>(spec_.state_hash_every) == 0;
+  state_.state_hash = hash_now ? replica_.Hash() : std::string();
   const bool status_now = absl::Now() - last_status_ >= kStatusEvery;
-  if (spec_.rank != 0 && !status_now) return;
-
   StepFigures figures;
-  figures.step = step_;
-  figures.epoch = sums_.epoch;
+  figures.step = state_.step;
+  figures.epoch = state_.sums.epoch;
   figures.loss = step.loss;
-  figures.state_hash = state_hash_;
-  figures.metrics = runner_.MetricValues(verdict.metrics);
+  figures.state_hash = state_.state_hash;
+  figures.metrics = place_.runner().MetricValues(verdict.metrics);
   figures.samples = static_cast<uint32_t>(samples);
   for (const int64_t id : verdict.sample_ids) figures.sample_paths.push_back(data_.train().PathOf(id));
   figures.phases = step.phases;
@@ -226,22 +294,24 @@ void Fit<T>::Report(const StepOutcome& step) {
     last_status_ = absl::Now();
     figures.memory = account_.Take(Owned());
     const dataset::PipelineStats pipeline = pipeline_->stats();
-    reporter_.Status({"training", step_, figures.epoch, step.loss, figures.images_per_second, phase_totals_,
-                      static_cast<uint64_t>(exchange_.exchanged_bytes()), static_cast<uint64_t>(pipeline.bytes),
-                      static_cast<uint32_t>(pipeline.depth), figures.memory, images_});
+    reporter_.Status({"training", state_.step, figures.epoch, step.loss, figures.images_per_second, phase_totals_,
+                      static_cast<uint64_t>(place_.exchange().exchanged_bytes()), static_cast<uint64_t>(pipeline.bytes),
+                      static_cast<uint32_t>(pipeline.depth), figures.memory, state_.images});
   }
-  if (spec_.rank == 0) reporter_.Step(std::move(figures));
+  state_.last_step = figures;
+  reporter_.Step(std::move(figures));
 }
 
 template <typename T>
 absl::StatusOr<NamedValues> Fit<T>::Validate() {
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
   ASSIGN_OR_RETURN(const Evaluation evaluation,
-                   runner_.Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr, nullptr));
+                   place_.runner().Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr, nullptr));
   const JointVerdict& verdict = evaluation.verdict;
   cancelled_ |= verdict.cancel;
   if (!verdict.error.empty()) {
-    End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed, absl::StrCat("validation after step ", step_, ": ", verdict.error));
+    End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed,
+        absl::StrCat("validation after step ", state_.step, ": ", verdict.error));
   } else {
     CountBad(verdict.bad, data_.validation(), "validation");
   }
@@ -252,52 +322,61 @@ absl::StatusOr<NamedValues> Fit<T>::Validate() {
 
 template <typename T>
 absl::Status Fit<T>::EndEpoch() {
+  // A run of so many steps may end within an epoch, which then does not count as a pass, but is validated and reported.
+  const uint32_t ended = state_.epoch + (state_.batch >= StepsPerEpoch() ? 1 : 0);
   EpochFigures figures;
-  figures.epoch = sums_.epoch;
-  figures.step = step_;
-  figures.samples = sums_.samples;
-  figures.loss = sums_.samples > 0 ? sums_.loss / static_cast<double>(sums_.samples) : 0;
-  figures.metrics = runner_.MetricValues(sums_.metrics);
+  figures.epoch = state_.sums.epoch;
+  figures.step = state_.step;
+  figures.samples = state_.sums.samples;
+  figures.loss = state_.sums.samples > 0 ? state_.sums.loss / static_cast<double>(state_.sums.samples) : 0;
+  figures.metrics = place_.runner().MetricValues(state_.sums.metrics);
   figures.learning_rate = replica_.LearningRate();
   if (data_.has_validation()) {
     ASSIGN_OR_RETURN(figures.validation, Validate());
+    state_.epoch = ended;
     if (ended_) return absl::OkStatus();
-    if (epoch_ == 1) account_.Settle(Owned());
+    if (state_.epoch == 1) account_.Settle(Owned());
   }
-  figures.bad_samples = sums_.bad;
-  figures.wall_seconds = absl::ToDoubleSeconds(absl::Now() - sums_.start);
-  outcome_.result.loss = figures.loss;
-  outcome_.result.metrics = figures.metrics;
-  outcome_.result.validation = figures.validation;
+  figures.bad_samples = state_.sums.bad;
+  figures.wall_seconds = absl::ToDoubleSeconds(absl::Now() - epoch_start_);
+  state_.epoch = ended;
   EpochLogs logs = {{"loss", figures.loss}};
   logs.insert(logs.end(), figures.metrics.begin(), figures.metrics.end());
   for (const auto& [name, value] : figures.validation) logs.emplace_back(absl::StrCat("val_", name), value);
-  if (spec_.rank == 0) reporter_.Epoch(std::move(figures));
-  return Decide(logs);
+  state_.last_epoch = figures;
+  reporter_.Epoch(std::move(figures));
+  RETURN_IF_ERROR(Decide(logs));
+  state_.sums = EpochSums();
+  state_.sums.epoch = state_.epoch + 1;
+  state_.batch = 0;
+  ++state_.ends;
+  epoch_start_ = absl::Now();
+  return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status Fit<T>::Decide(const EpochLogs& logs) {
-  const int64_t epoch = static_cast<int64_t>(sums_.epoch) - 1;  // Keras counts from 0
-  if (callbacks_.best && callbacks_.best->OnEpochEnd(epoch, logs, callbacks_.best_state) && spec_.rank == 0) {
+  const int64_t epoch = static_cast<int64_t>(state_.sums.epoch) - 1;  // Keras counts from 0
+  if (callbacks_.best && callbacks_.best->OnEpochEnd(epoch, logs, state_.best)) {
+    // On every replica: whichever is rank 0 at the end stores it.
     RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("best.keras")));
   }
   if (callbacks_.plateau) {
     const double before = replica_.LearningRate();
-    if (const auto rate = callbacks_.plateau->OnEpochEnd(logs, before, callbacks_.plateau_state)) {
+    if (const auto rate = callbacks_.plateau->OnEpochEnd(logs, before, state_.plateau)) {
       RETURN_IF_ERROR(replica_.SetLearningRate(*rate));
       reporter_.Note(absl::StrCat("epoch ", epoch + 1, ": learning rate reduced from ", before, " to ", *rate));
     }
   }
   if (callbacks_.early_stopping) {
-    const EarlyStopping::Decision decision = callbacks_.early_stopping->OnEpochEnd(epoch, logs, callbacks_.early_stopping_state);
+    const EarlyStopping::Decision decision = callbacks_.early_stopping->OnEpochEnd(epoch, logs, state_.early_stopping);
     if (decision.keep_weights) {
       RETURN_IF_ERROR(replica_.SaveWeights(Scratch("best.weights")));
-      weights_kept_ = true;
+      state_.weights_kept = true;
     }
     if (decision.stop) {
-      outcome_.result.note = absl::StrCat("stopped early after epoch ", epoch + 1, ": ", callbacks_.early_stopping->monitor().metric,
-                                          " did not improve for ", callbacks_.early_stopping->options().patience, " epochs");
+      state_.note = absl::StrCat("stopped early after epoch ", epoch + 1, ": ", callbacks_.early_stopping->monitor().metric,
+                                 " did not improve for ", callbacks_.early_stopping->options().patience, " epochs");
       RETURN_IF_ERROR(Finish());
       ended_ = true;
     }
@@ -308,16 +387,15 @@ absl::Status Fit<T>::Decide(const EpochLogs& logs) {
 template <typename T>
 absl::Status Fit<T>::Finish() {
   replica_.FinishTraining();
-  if (weights_kept_) {
+  if (state_.weights_kept) {
     RETURN_IF_ERROR(replica_.RestoreWeights(Scratch("best.weights")));
-    absl::StrAppend(&outcome_.result.note, outcome_.result.note.empty() ? "" : "; ", "weights of epoch ",
-                    callbacks_.early_stopping_state.best_epoch + 1, " restored");
+    absl::StrAppend(&state_.note, state_.note.empty() ? "" : "; ", "weights of epoch ", state_.early_stopping.best_epoch + 1, " restored");
   }
   if (spec_.rank == 0) {
-    reporter_.Status({.phase = "saving", .step = step_, .epoch = epoch_});
+    reporter_.Status({.phase = "saving", .step = state_.step, .epoch = state_.epoch});
     RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("trained.keras")));
     outcome_.artifacts.emplace_back("trained.keras");
-    if (callbacks_.best && callbacks_.best_state.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
+    if (callbacks_.best && state_.best.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
   }
   outcome_.ending = Ending::kDone;
   return absl::OkStatus();
@@ -334,16 +412,15 @@ void Fit<T>::End(Ending ending, std::string reason) {
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
-                                  Reporter& reporter) {
-  Fit<T> fit(spec, files, data, account, replica, exchange, runner, reporter);
+                                  MemoryAccount& account, Replica<T>& replica, Place<T>& place, Reporter& reporter) {
+  Fit<T> fit(spec, files, data, account, replica, place, reporter);
   RETURN_IF_ERROR(fit.Prepare(recipe));
   return fit.Run();
 }
 
 template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, MemoryAccount&,
-                                           Replica<float>&, GradientExchange<float>&, StepRunner<float>&, Reporter&);
+                                           Replica<float>&, Place<float>&, Reporter&);
 template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, MemoryAccount&,
-                                           Replica<double>&, GradientExchange<double>&, StepRunner<double>&, Reporter&);
+                                           Replica<double>&, Place<double>&, Reporter&);
 
 }  // namespace lockstep

@@ -5,14 +5,13 @@
 #include "absl/status/statusor.h"
 #include "trainer/data_source.h"
 #include "trainer/memory_account.h"
-#include "trainer/step_runner.h"
+#include "trainer/place.h"
 #include "trainer/training.h"
 
 namespace lockstep {
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  MemoryAccount& account, Replica<T>& replica, GradientExchange<T>& exchange, StepRunner<T>& runner,
-                                  Reporter& reporter);
+                                  MemoryAccount& account, Replica<T>& replica, Place<T>& place, Reporter& reporter);
 
 }  // namespace lockstep

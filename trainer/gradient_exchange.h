@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,9 @@ namespace lockstep {
 using Rendezvous = std::function<absl::StatusOr<std::vector<allreduce::Endpoint>>(const allreduce::Endpoint& mine,
                                                                                   const std::map<std::string, std::string>& environment)>;
 
+// After the generation broke: this replica's place in a newer one; fails if it has none.
+using Regroup = std::function<absl::StatusOr<Placement>()>;
+
 template <typename T>
 class GradientExchange {
  public:
@@ -35,6 +39,8 @@ class GradientExchange {
   // A step without gradients: only verdicts meet.
   absl::StatusOr<JointVerdict> ExchangeVerdicts(const Verdict& verdict);
   absl::Span<T> reduced();
+  // Any bytes, at most allreduce::kMaxVerdictBytes; those of all, by rank. All ranks must call it alike.
+  absl::StatusOr<std::vector<std::string>> Exchange(std::string_view mine) { return all_reduce_->ExchangeVerdicts(mine); }
 
   // What the sums and the receive buffers were predicted to take, for the limit of tensor memory.
   int64_t memory_bytes() const;

@@ -20,8 +20,8 @@ constexpr absl::Duration kRendezvousDeadline = absl::Minutes(2);
 constexpr absl::Duration kRetryPause = absl::Milliseconds(200);
 // Progress is gathered for this long, so that a thousand small steps a second are a few writes for the coordinator's disk.
 constexpr absl::Duration kGather = absl::Milliseconds(200);
-constexpr int kMostQueued = 10'000;
-constexpr int kMostInOneReport = 500;
+constexpr size_t kMostQueued = 10'000;
+constexpr size_t kMostInOneReport = 500;
 
 ChannelOptions ToChannelOptions(const v1::TrainerStart& start) {
   ChannelOptions options;
@@ -35,9 +35,11 @@ ChannelOptions ToChannelOptions(const v1::TrainerStart& start) {
 
 Link::Link(const v1::TrainerStart& start)
     : job_id_(start.order().job_id()),
+      process_generation_(start.order().generation()),
+      process_rank_(start.order().rank()),
+      stub_(v1::Cluster::NewStub(MakeChannel(start.coordinator(), ToChannelOptions(start)))),
       generation_(start.order().generation()),
       rank_(start.order().rank()),
-      stub_(v1::Cluster::NewStub(MakeChannel(start.coordinator(), ToChannelOptions(start)))),
       sender_([this] { SendLoop(); }) {}
 
 Link::~Link() {
@@ -87,7 +89,7 @@ absl::Status Link::Store(const std::string& artifact, const std::string& path) {
     auto stream = stub_->StoreArtifact(&context, &ack);
     v1::StoreArtifactRequest request;
     request.mutable_header()->set_job_id(job_id_);
-    request.mutable_header()->set_generation(generation_);
+    request.mutable_header()->set_generation(generation());
     request.mutable_header()->set_artifact(artifact);
     absl::Status sent = absl::UnavailableError("the stream was broken");
     if (stream->Write(request)) {
@@ -107,8 +109,8 @@ absl::StatusOr<std::vector<allreduce::Endpoint>> Link::Rendezvous(const allreduc
                                                                   const std::map<std::string, std::string>& environment) {
   v1::RendezvousRequest request;
   request.set_job_id(job_id_);
-  request.set_generation(generation_);
-  request.set_rank(rank_);
+  request.set_generation(generation());
+  request.set_rank(rank());
   request.mutable_endpoint()->set_host_id(mine.host_id);
   request.mutable_endpoint()->set_address(mine.address);
   request.mutable_endpoint()->set_local_socket(mine.local_socket);
@@ -135,13 +137,43 @@ absl::Status Link::ReportPlan(const v1::PlanReport& report) {
   });
 }
 
-bool Link::Drained() const { return closed_ || !broken_.ok() || (queued_ == 0 && !sending_); }
+uint64_t Link::generation() const {
+  absl::MutexLock lock(&mutex_);
+  return generation_;
+}
 
-absl::Status Link::ReportEnd(const v1::EndReport& report) {
+uint32_t Link::rank() const {
+  absl::MutexLock lock(&mutex_);
+  return rank_;
+}
+
+absl::StatusOr<v1::TrainerOrder> Link::Regroup() {
+  v1::RegroupRequest request;
+  request.set_job_id(job_id_);
+  request.set_generation(generation());
+  request.set_process_generation(process_generation_);
+  request.set_process_rank(process_rank_);
+  v1::TrainerOrder order;
+  RETURN_IF_ERROR(Retry("Regroup", [&] {
+    grpc::ClientContext context;
+    SetDeadline(&context, kRendezvousDeadline);
+    return FromGrpcStatus(stub_->Regroup(&context, request, &order));
+  }));
+  absl::MutexLock lock(&mutex_);
+  generation_ = order.generation();
+  rank_ = order.rank();
+  return order;
+}
+
+bool Link::Drained() const { return closed_ || !broken_.ok() || Over() || (Queued() == 0 && !sending_); }
+
+absl::Status Link::ReportEnd(v1::EndReport report) {
   {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(this, &Link::Drained));
     RETURN_IF_ERROR(broken_);
+    if (Over()) return absl::FailedPreconditionError(absl::StrCat("generation ", generation_, " is over"));
+    report.set_generation(generation_);
   }
   return Retry("ReportEnd", [&] {
     grpc::ClientContext context;
@@ -151,34 +183,69 @@ absl::Status Link::ReportEnd(const v1::EndReport& report) {
   });
 }
 
-void Link::Queue(absl::FunctionRef<void(v1::ProgressReport*)> add) {
+// What this rank is to send.
+size_t Link::Queued() const { return notes_.size() + (pass_ ? 1 : 0) + (rank_ == 0 ? steps_.size() + epochs_.size() : 0); }
+
+void Link::Queue(absl::FunctionRef<void()> add) {
   absl::MutexLock lock(&mutex_);
-  const auto room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || !broken_.ok() || queued_ < kMostQueued; };
+  const auto room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || !broken_.ok() || Over() || Queued() < kMostQueued; };
   mutex_.Await(absl::Condition(&room));
-  if (closed_ || !broken_.ok()) return;
-  add(&pending_);
-  ++queued_;
+  if (!closed_ && broken_.ok()) add();
 }
 
 void Link::QueueStep(v1::StepRecord record) {
-  record.set_generation(generation_);
-  Queue([&](v1::ProgressReport* report) { *report->add_steps() = std::move(record); });
+  Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    record.set_generation(generation_);
+    steps_.push_back(std::move(record));
+  });
 }
 
 void Link::QueueEpoch(v1::EpochRecord record) {
-  Queue([&](v1::ProgressReport* report) { *report->add_epochs() = std::move(record); });
+  Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { epochs_.push_back(std::move(record)); });
 }
 
 // The newest is enough.
 void Link::QueuePass(v1::PassRecord record) {
-  Queue([&](v1::ProgressReport* report) { *report->mutable_pass() = std::move(record); });
+  Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { pass_ = std::move(record); });
 }
 
 void Link::QueueNote(std::string note) {
-  Queue([&](v1::ProgressReport* report) { report->add_notes(std::move(note)); });
+  Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { notes_.push_back(std::move(note)); });
 }
 
-bool Link::QueueReady() const { return closed_ || queued_ > 0; }
+void Link::Forget(uint64_t durable_step) {
+  absl::MutexLock lock(&mutex_);
+  if (rank_ == 0) return;
+  while (!steps_.empty() && steps_.front().step() <= durable_step) steps_.pop_front();
+  // An epoch is sent before the step after it.
+  while (!epochs_.empty() && epochs_.front().step() < durable_step) epochs_.pop_front();
+}
+
+v1::ProgressReport Link::TakeReport() {
+  v1::ProgressReport report;
+  report.set_job_id(job_id_);
+  report.set_generation(generation_);
+  for (std::string& note : notes_) report.add_notes(std::move(note));
+  notes_.clear();
+  if (pass_) *report.mutable_pass() = *std::exchange(pass_, std::nullopt);
+  if (rank_ == 0) {
+    report.mutable_steps()->Add(steps_.begin(), steps_.end());
+    report.mutable_epochs()->Add(epochs_.begin(), epochs_.end());
+  }
+  return report;
+}
+
+void Link::TakeAnswer(const v1::ProgressReport& report, const v1::ProgressAck& ack) {
+  durable_step_ = ack.durable_step();
+  if (report.steps_size() > 0) {
+    const uint64_t last = report.steps(report.steps_size() - 1).step();
+    while (!steps_.empty() && steps_.front().step() <= last) steps_.pop_front();
+  }
+  if (report.epochs_size() > 0) {
+    const uint32_t last = report.epochs(report.epochs_size() - 1).epoch();
+    while (!epochs_.empty() && epochs_.front().epoch() <= last) epochs_.pop_front();
+  }
+}
 
 void Link::SendLoop() {
   for (;;) {
@@ -186,25 +253,27 @@ void Link::SendLoop() {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Link::QueueReady));
-      if (!closed_ && queued_ < kMostInOneReport) mutex_.AwaitWithTimeout(absl::Condition(&closed_), kGather);
+      if (!closed_ && Queued() < kMostInOneReport) mutex_.AwaitWithTimeout(absl::Condition(&closed_), kGather);
       if (closed_) return;
-      report.Swap(&pending_);
-      queued_ = 0;
+      report = TakeReport();
       sending_ = true;
     }
-    report.set_job_id(job_id_);
-    report.set_generation(generation_);
-    report.set_total_steps(total_steps_);
+    v1::ProgressAck ack;
     const absl::Status status = Retry("ReportProgress", [&] {
       grpc::ClientContext context;
       SetDeadline(&context, kCallDeadline);
-      v1::ProgressAck ack;
       return FromGrpcStatus(stub_->ReportProgress(&context, report, &ack));
     });
     absl::MutexLock lock(&mutex_);
     sending_ = false;
-    if (!status.ok()) {
-      // The coordinator will not have it: another generation runs, or this one contradicted what is durable.
+    if (status.ok()) {
+      TakeAnswer(report, ack);
+    } else if (absl::IsFailedPrecondition(status)) {
+      // A newer generation runs, or none: what is not answered is sent again if we have a place in it.
+      over_ = report.generation();
+      notes_.insert(notes_.begin(), report.notes().begin(), report.notes().end());
+      LOG_WARNING("call=ReportProgress error=\"%s\" action=\"wait for the next generation\"", status.message());
+    } else {
       broken_ = status;
       LOG_ERROR("call=ReportProgress error=\"%s\"", status.message());
       return;

@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -33,37 +34,57 @@ class Link {
   // FailedPrecondition names what differs among the ranks' environments.
   absl::StatusOr<std::vector<allreduce::Endpoint>> Rendezvous(const allreduce::Endpoint& mine,
                                                               const std::map<std::string, std::string>& environment);
+  // Waits until a generation newer than ours has been formed, and gives this trainer's order in it; from then on the link speaks for
+  // that one. FailedPrecondition: we have no place in it.
+  absl::StatusOr<v1::TrainerOrder> Regroup();
+  uint64_t generation() const;
+  uint32_t rank() const;
   absl::Status ReportPlan(const v1::PlanReport& report);
-  // After everything queued has been answered.
-  absl::Status ReportEnd(const v1::EndReport& report);
+  // After everything queued has been answered. FailedPrecondition: the generation is over.
+  absl::Status ReportEnd(v1::EndReport report);
 
-  // Queues for sending in order; waits only while the queue is full (10,000 records), which takes a coordinator that is away
-  // for long.
+  // Queues for sending in order. Steps and epochs are sent by rank 0 alone, and kept by the others until they are known to be
+  // durable: whoever is rank 0 of the next generation sends what this one's left unsent. Rank 0 waits only while the queue is full
+  // (10,000 records), which takes a coordinator that is away for long.
   void QueueStep(v1::StepRecord record);
   void QueueEpoch(v1::EpochRecord record);
   void QueuePass(v1::PassRecord record);
   void QueueNote(std::string note);
-  void SetTotalSteps(uint64_t steps) { total_steps_ = steps; }
+  // Rank 0 says that they are durable up to this step: the others need not keep them.
+  void Forget(uint64_t durable_step);
+  // As far as the coordinator has answered.
+  uint64_t durable_step() const { return durable_step_; }
 
   // Wakes everybody: calls fail with Cancelled from now on.
   void Close();
 
  private:
   absl::Status Retry(const char* what, absl::FunctionRef<absl::Status()> call);
-  void Queue(absl::FunctionRef<void(v1::ProgressReport*)> add);
+  void Queue(absl::FunctionRef<void()> add);
   void SendLoop();
-  bool QueueReady() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  size_t Queued() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool Over() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return over_ == generation_; }
+  bool QueueReady() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || (!Over() && Queued() > 0); }
   bool Drained() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  v1::ProgressReport TakeReport() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeAnswer(const v1::ProgressReport& report, const v1::ProgressAck& ack) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string job_id_;
-  const uint64_t generation_;
-  const uint32_t rank_;
+  const uint64_t process_generation_;
+  const uint32_t process_rank_;
   const std::unique_ptr<v1::Cluster::Stub> stub_;
-  std::atomic<uint64_t> total_steps_{0};
+  std::atomic<uint64_t> durable_step_{0};
 
-  absl::Mutex mutex_;
-  v1::ProgressReport pending_ ABSL_GUARDED_BY(mutex_);
-  int queued_ ABSL_GUARDED_BY(mutex_) = 0;
+  mutable absl::Mutex mutex_;
+  uint64_t generation_ ABSL_GUARDED_BY(mutex_);
+  uint32_t rank_ ABSL_GUARDED_BY(mutex_);
+  // The generation for which the coordinator takes nothing any more; 0: none.
+  uint64_t over_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Not yet answered, or not known to be durable.
+  std::deque<v1::StepRecord> steps_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::EpochRecord> epochs_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> notes_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::PassRecord> pass_ ABSL_GUARDED_BY(mutex_);
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);

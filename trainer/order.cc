@@ -93,19 +93,25 @@ void ReadData(const v1::Data& data, RunSpec& spec) {
 
 }  // namespace
 
+Placement ToPlacement(const v1::TrainerOrder& order) {
+  Placement placement;
+  placement.generation = order.generation();
+  placement.rank = static_cast<int>(order.rank());
+  for (const v1::Member& member : order.members()) {
+    const int first = static_cast<int>(member.first_virtual_replica());
+    placement.runs.push_back({first, first + static_cast<int>(member.virtual_replica_count())});
+  }
+  placement.secret = order.generation_secret();
+  return placement;
+}
+
 RunSpec ToRunSpec(const v1::TrainerStart& start) {
   const v1::TrainerOrder& order = start.order();
   const v1::Job& job = order.job();
   RunSpec spec;
+  static_cast<Placement&>(spec) = ToPlacement(order);
   spec.job_id = order.job_id();
-  spec.generation = order.generation();
-  spec.rank = static_cast<int>(order.rank());
-  for (const v1::Member& member : order.members()) {
-    const int first = static_cast<int>(member.first_virtual_replica());
-    spec.runs.push_back({first, first + static_cast<int>(member.virtual_replica_count())});
-  }
   spec.threads = std::max(1, static_cast<int>(order.threads()));
-  spec.secret = order.generation_secret();
   spec.address = start.address();
   spec.scratch = start.scratch();
   spec.kind = KindOf(job);

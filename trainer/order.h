@@ -8,6 +8,7 @@
 
 namespace lockstep {
 
+Placement ToPlacement(const v1::TrainerOrder& order);
 RunSpec ToRunSpec(const v1::TrainerStart& start);
 
 v1::MemoryReport ToProto(const MemoryFigures& figures);

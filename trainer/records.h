@@ -104,6 +104,9 @@ class Reporter {
   virtual void Status(StatusFigures figures) = 0;
   // The worker or the coordinator wants this trainer to end at the next step boundary.
   virtual bool CancelWanted() const = 0;
+  // Steps are told by every replica. The newest of them whose record is durable, as far as this one knows; and what the others know.
+  virtual uint64_t DurableStep() const = 0;
+  virtual void Forget(uint64_t durable_step) = 0;
 };
 
 }  // namespace lockstep

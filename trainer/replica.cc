@@ -280,6 +280,26 @@ absl::Status Replica<T>::RestoreWeights(const std::string& path) {
 }
 
 template <typename T>
+void Replica<T>::WriteState(std::ostream& out) const {
+  for (const absl::Span<const T> region : Regions()) {
+    out.write(reinterpret_cast<const char*>(region.data()), static_cast<std::streamsize>(region.size() * sizeof(T)));
+  }
+  out.write(reinterpret_cast<const char*>(&scalars_), sizeof(scalars_));
+}
+
+template <typename T>
+absl::Status Replica<T>::ReadState(std::istream& in) {
+  const auto read = [&in](const at::Tensor& tensor) {
+    in.read(static_cast<char*>(tensor.data_ptr()), static_cast<std::streamsize>(tensor.nbytes()));
+  };
+  read(trainable_);
+  read(others_);
+  for (const at::Tensor& slot : slots_) read(slot);
+  in.read(reinterpret_cast<char*>(&scalars_), sizeof(scalars_));
+  return in.good() ? absl::OkStatus() : absl::DataLossError("a replica's state ends early");
+}
+
+template <typename T>
 absl::Status Replica<T>::WriteArchive(const std::string& source, const std::string& target) const {
   const auto variables = model_.variables();
   std::vector<at::Tensor> held;  // what the arrays below point into

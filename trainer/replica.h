@@ -14,7 +14,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <istream>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,11 @@ class Replica {
   // optimizer's state stays as it is: what Keras calls a model's weights.
   absl::Status SaveWeights(const std::string& path) const;
   absl::Status RestoreWeights(const std::string& path);
+
+  // The whole state, for a replica of the same model and optimizer; bytes as in memory.
+  void WriteState(std::ostream& out) const;
+  // DataLoss, and a state that is of no use, if the stream ends early.
+  absl::Status ReadState(std::istream& in);
 
   // The submitted archive with this state, at `target`. Keras continues training from it.
   absl::Status WriteArchive(const std::string& source, const std::string& target) const;

@@ -45,14 +45,18 @@ struct ReduceOnPlateauSpec {
   double min_learning_rate = 0;
 };
 
-struct RunSpec {
-  std::string job_id;
+// A trainer's place in a generation: what changes when it becomes one of another.
+struct Placement {
   uint64_t generation = 0;
   int rank = 0;
   // By rank; as many as there are ranks.
   std::vector<allreduce::LeafRange> runs;
+  std::string secret;  // of the generation
+};
+
+struct RunSpec : Placement {
+  std::string job_id;
   int threads = 1;
-  std::string secret;   // of the generation
   std::string address;  // to listen on for peers
   std::string scratch;  // a folder of this trainer's own
 

@@ -63,6 +63,8 @@ class SessionReporter final : public Reporter {
   }
   void Status(StatusFigures figures) override { control_.Send(ToProto(figures)); }
   bool CancelWanted() const override { return control_.cancel(); }
+  uint64_t DurableStep() const override { return link_.durable_step(); }
+  void Forget(uint64_t durable_step) override { link_.Forget(durable_step); }
 
  private:
   Control& control_;
@@ -72,7 +74,6 @@ class SessionReporter final : public Reporter {
 v1::EndReport ToEndReport(const RunSpec& spec, const RunOutcome& outcome) {
   v1::EndReport report;
   report.set_job_id(spec.job_id);
-  report.set_generation(spec.generation);
   report.set_reason(outcome.reason);
   *report.mutable_result() = ToProto(outcome.result);
   switch (outcome.ending) {
@@ -116,6 +117,13 @@ absl::Status Plan(const v1::TrainerStart& start, const RunSpec& spec, Link& link
   return link.ReportPlan(ToProto(outcome, start.order().job(), spec.job_id));
 }
 
+absl::Status Conclude(const RunSpec& spec, const RunOutcome& outcome, Link& link) {
+  for (const std::string& artifact : outcome.artifacts) {
+    RETURN_IF_ERROR(link.Store(artifact, absl::StrCat(spec.scratch, "/", artifact)));
+  }
+  return link.ReportEnd(ToEndReport(spec, outcome));
+}
+
 absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
   const RunFiles files = FilesOf(spec);
   v1::TrainerStatus status;
@@ -128,12 +136,17 @@ absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
   const Rendezvous rendezvous = [&link](const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment) {
     return link.Rendezvous(mine, environment);
   };
-  ASSIGN_OR_RETURN(const RunOutcome outcome, RunJob(spec, files, rendezvous, reporter));
-  if (spec.rank != 0) return absl::OkStatus();
-  for (const std::string& artifact : outcome.artifacts) {
-    RETURN_IF_ERROR(link.Store(artifact, absl::StrCat(spec.scratch, "/", artifact)));
+  const Regroup regroup = [&link]() -> absl::StatusOr<Placement> {
+    ASSIGN_OR_RETURN(const v1::TrainerOrder order, link.Regroup());
+    return ToPlacement(order);
+  };
+  ASSIGN_OR_RETURN(const RunOutcome outcome, RunJob(spec, files, rendezvous, regroup, reporter));
+  for (;;) {
+    if (link.rank() != 0) return absl::OkStatus();
+    const absl::Status concluded = Conclude(spec, outcome, link);
+    // Another replica died though all steps are done: the result is that of the generation which we are of now.
+    if (!absl::IsFailedPrecondition(concluded) || !link.Regroup().ok()) return concluded;
   }
-  return link.ReportEnd(ToEndReport(spec, outcome));
 }
 
 }  // namespace

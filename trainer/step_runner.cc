@@ -43,12 +43,14 @@ std::vector<LeafResult> StepRunner<T>::RunLeaves(const std::function<LeafResult(
 }
 
 template <typename T>
-absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash) {
+absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash,
+                                                 uint64_t durable_step) {
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(exchange_.BeginStep());
   Verdict verdict;
   verdict.cancel = cancel;
   verdict.state_hash = state_hash;
+  verdict.durable_step = durable_step;
   verdict.with_sample_ids = spec_.log_samples;
   verdict.leaves = RunLeaves([&](int thread, int leaf) {
     const absl::Time asked = absl::Now();

@@ -57,8 +57,10 @@ class StepRunner {
   StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
              bool trains);
 
-  // `step` counts from 1 and is the random streams'; `state_hash` is that of the last committed step, for comparing.
-  absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash);
+  // `step` counts from 1 and is the random streams'; `state_hash` is that of the last committed step, for comparing;
+  // `durable_step` goes into the verdict.
+  absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash,
+                                    uint64_t durable_step);
   // `steps` batches of the pipeline. With a sink, outputs go there and nothing is measured; it is called by one thread at a time, in
   // order of the virtual replicas within each step. The watcher may be null.
   absl::StatusOr<Evaluation> Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink,

@@ -12,13 +12,14 @@
 #include "trainer/evaluate.h"
 #include "trainer/fit.h"
 #include "trainer/loaded_model.h"
+#include "trainer/place.h"
 
 namespace lockstep {
 namespace {
 
 template <typename T>
-absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, LoadedModel& loaded, const DataSource& data,
-                               MemoryAccount& account, const Rendezvous& rendezvous, Reporter& reporter) {
+absl::StatusOr<RunOutcome> Run(RunSpec& spec, const RunFiles& files, LoadedModel& loaded, const DataSource& data, MemoryAccount& account,
+                               const Rendezvous& rendezvous, const Regroup& regroup, Reporter& reporter) {
   const bool trains = spec.kind == JobKind::kFit;
   ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, static_cast<int64_t>(data.train().class_names().size())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe));
@@ -27,24 +28,21 @@ absl::StatusOr<RunOutcome> Run(const RunSpec& spec, const RunFiles& files, Loade
   const size_t nothing[] = {1};
   const allreduce::Layout layout =
       trains ? replica->gradient_layout().layout : allreduce::MakeLayout(nothing, allreduce::ElementOf<T>(), 1);
-  reporter.Status({.phase = "rendezvous"});
-  ASSIGN_OR_RETURN(const std::unique_ptr<GradientExchange<T>> exchange,
-                   GradientExchange<T>::Join(spec, layout, rendezvous, ComputeEnvironment()));
-  if (spec.memory_limit > 0) {
-    memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec.memory_limit - exchange->memory_bytes(), 1));
-  }
-  StepRunner<T> runner(spec, *loaded.model, recipe, *replica, *exchange, trains);
+  Place<T> place(spec, *loaded.model, recipe, *replica, layout, rendezvous, trains ? regroup : Regroup(), reporter);
+  RETURN_IF_ERROR(place.Enter());
   switch (spec.kind) {
-    case JobKind::kFit: return RunFit<T>(spec, files, recipe, data, account, *replica, *exchange, runner, reporter);
-    case JobKind::kEvaluate: return RunEvaluate<T>(spec, data, account, *exchange, runner, reporter);
-    case JobKind::kPredict: return RunPredict<T>(spec, *loaded.model, data, account, *exchange, runner, reporter);
+    case JobKind::kFit: return RunFit<T>(spec, files, recipe, data, account, *replica, place, reporter);
+    case JobKind::kEvaluate: return RunEvaluate<T>(spec, data, account, place.exchange(), place.runner(), reporter);
+    case JobKind::kPredict: return RunPredict<T>(spec, *loaded.model, data, account, place.exchange(), place.runner(), reporter);
   }
   return absl::InternalError("a job of no kind");
 }
 
 }  // namespace
 
-absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, const Rendezvous& rendezvous, Reporter& reporter) {
+absl::StatusOr<RunOutcome> RunJob(const RunSpec& ordered, const RunFiles& files, const Rendezvous& rendezvous, const Regroup& regroup,
+                                  Reporter& reporter) {
+  RunSpec spec = ordered;  // its placement changes where a peer dies
   try {
     at::set_num_threads(1);
     MemoryAccount account(memory::CpuTensorPool(), spec.memory_limit);
@@ -52,9 +50,9 @@ absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, co
     const int channels = static_cast<int>(loaded.model->input_shape().back());
     ASSIGN_OR_RETURN(const std::unique_ptr<DataSource> data, DataSource::Open(spec, channels, files.train_index, files.validation_index));
     if (loaded.model->dtype() == at::kDouble) {
-      return Run<double>(spec, files, loaded, *data, account, rendezvous, reporter);
+      return Run<double>(spec, files, loaded, *data, account, rendezvous, regroup, reporter);
     }
-    return Run<float>(spec, files, loaded, *data, account, rendezvous, reporter);
+    return Run<float>(spec, files, loaded, *data, account, rendezvous, regroup, reporter);
   } catch (const c10::OutOfMemoryError& error) {
     RunOutcome outcome;
     outcome.ending = Ending::kOutOfMemory;

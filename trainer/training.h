@@ -20,8 +20,10 @@ struct RunOutcome {
   std::vector<std::string> artifacts;
 };
 
-// Runs until the job has ended. An error means that this replica cannot go on, though the job might: a peer died, the disk is
-// gone. What the job itself did wrong is an Ending.
-absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, const Rendezvous& rendezvous, Reporter& reporter);
+// Runs until the job has ended. While it trains and a peer dies, it goes on in the generation that `regroup` gives, from the state
+// that it has or that a peer gives it (docs/reliability.md); a null `regroup` gives none. An error means that this replica cannot go on,
+// though the job might: a peer died, the disk is gone. What the job itself did wrong is an Ending.
+absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, const Rendezvous& rendezvous, const Regroup& regroup,
+                                  Reporter& reporter);
 
 }  // namespace lockstep

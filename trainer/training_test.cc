@@ -40,6 +40,9 @@ class Record final : public Reporter {
   void Status(StatusFigures) override {}
   bool CancelWanted() const override { return cancel_after >= 0 && static_cast<int>(steps.size() + passes.size()) >= cancel_after; }
 
+  uint64_t DurableStep() const override { return 0; }
+  void Forget(uint64_t) override {}
+
   int cancel_after = -1;  // steps; -1: never
   std::vector<StepFigures> steps;
   std::vector<EpochFigures> epochs;
@@ -132,7 +135,7 @@ class Training : public testing::Test {
         spec.threads = threads;
         spec.scratch = absl::StrCat(scratch_, "/run", ranks, ".", threads, ".", rank);
         fs::create_directories(spec.scratch);
-        outcomes[static_cast<size_t>(rank)] = RunJob(spec, files_, meeting.For(rank), records[static_cast<size_t>(rank)]);
+        outcomes[static_cast<size_t>(rank)] = RunJob(spec, files_, meeting.For(rank), nullptr, records[static_cast<size_t>(rank)]);
       });
     }
     for (std::thread& process : processes) process.join();
@@ -352,7 +355,7 @@ TEST_F(Training, AMissingPeerEndsTheRunInsteadOfHangingIt) {
   const Rendezvous nobody = [](const allreduce::Endpoint&, const auto&) -> absl::StatusOr<std::vector<allreduce::Endpoint>> {
     return absl::FailedPreconditionError("generation 1 is not the newest");
   };
-  EXPECT_EQ(RunJob(spec, files_, nobody, record).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(RunJob(spec, files_, nobody, nullptr, record).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ v1::Verdict ToProto(const Verdict& verdict, bool with_sample_ids, size_t most_re
   v1::Verdict proto;
   proto.set_cancel(verdict.cancel);
   proto.set_state_hash(verdict.state_hash);
+  proto.set_durable_step(verdict.durable_step);
   for (const LeafResult& leaf : verdict.leaves) {
     proto.set_out_of_memory(proto.out_of_memory() || leaf.out_of_memory);
     if (proto.error().empty()) proto.set_error(leaf.error.substr(0, most_reason_bytes));
@@ -108,6 +109,7 @@ absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encode
     const v1::Verdict& verdict = verdicts[rank];
     joint.cancel |= verdict.cancel();
     joint.out_of_memory |= verdict.out_of_memory();
+    joint.durable_step = std::max<uint64_t>(joint.durable_step, verdict.durable_step());
     if (joint.error.empty() && !verdict.error().empty()) joint.error = absl::StrCat("rank ", rank, ": ", verdict.error());
     for (const v1::LeafVerdict& proto : verdict.leaves()) {
       if (proto.leaf() >= seen.size() || seen[proto.leaf()]) {

@@ -17,7 +17,8 @@ namespace lockstep {
 // One replica's part.
 struct Verdict {
   bool cancel = false;
-  std::string state_hash;  // after the last committed step
+  std::string state_hash;     // after the last committed step
+  uint64_t durable_step = 0;  // as far as this replica knows
   std::vector<LeafResult> leaves;
   bool with_sample_ids = false;
 };
@@ -26,7 +27,8 @@ struct Verdict {
 struct JointVerdict {
   bool cancel = false;
   bool out_of_memory = false;
-  std::string error;  // empty: the step may be committed; else the first rank's, by rank
+  uint64_t durable_step = 0;  // as far as any replica knows
+  std::string error;          // empty: the step may be committed; else the first rank's, by rank
   int64_t samples = 0;
   double loss_sum = 0;
   std::vector<SumAndCount> metrics;

@@ -1,0 +1,67 @@
+#pragma once
+// This replica's place in the newest generation of its job: the exchange with the peers, and the runner of steps over it. When a
+// peer dies both are made anew, for another membership, in the same process: model, replica and data stay. Includes libtorch
+// through its parts. Used by one thread.
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "allreduce/layout.h"
+#include "trainer/gradient_exchange.h"
+#include "trainer/records.h"
+#include "trainer/replica.h"
+#include "trainer/run_spec.h"
+#include "trainer/step_runner.h"
+
+namespace lockstep {
+
+template <typename T>
+class Place {
+ public:
+  // A null `regroup`: there is no generation but this one. All must outlive this object; `spec`'s placement is changed by Move.
+  Place(RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, const allreduce::Layout& layout,
+        const Rendezvous& rendezvous, const Regroup& regroup, Reporter& reporter)
+      : spec_(spec),
+        model_(model),
+        recipe_(recipe),
+        replica_(replica),
+        layout_(layout),
+        rendezvous_(rendezvous),
+        regroup_(regroup),
+        reporter_(reporter) {}
+
+  // Meets the peers of spec's generation; where one of them dies meanwhile, those of a newer one.
+  absl::Status Enter();
+  // After `broken` came from the exchange: leaves this generation, and enters a newer one. The error is `broken`, or what came after
+  // it, if this replica cannot go on.
+  absl::Status Move(const absl::Status& broken);
+  // Whether this is another generation than the one that the process was started for: its members may be a step apart.
+  bool moved() const { return moved_; }
+
+  // Until the next Move. REQUIRES: Enter succeeded.
+  GradientExchange<T>& exchange() { return *exchange_; }
+  StepRunner<T>& runner() { return *runner_; }
+
+ private:
+  absl::Status Join();
+
+  RunSpec& spec_;
+  const Model& model_;
+  const Recipe& recipe_;
+  Replica<T>& replica_;
+  const allreduce::Layout& layout_;
+  const Rendezvous& rendezvous_;
+  const Regroup regroup_;
+  Reporter& reporter_;
+  std::unique_ptr<GradientExchange<T>> exchange_;
+  std::unique_ptr<StepRunner<T>> runner_;
+  bool moved_ = false;
+};
+
+// Of an exchange: a peer died, was silent, or said what cannot be; nothing that this process could not survive.
+inline bool IsPeersTrouble(const absl::Status& status) { return absl::IsAborted(status) || absl::IsDataLoss(status); }
+
+extern template class Place<float>;
+extern template class Place<double>;
+
+}  // namespace lockstep
