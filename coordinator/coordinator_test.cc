@@ -244,7 +244,9 @@ TEST(Coordinator, NotesAreToldOnceAndAreBounded) {
 }
 
 TEST(Coordinator, DeathsWithoutANewStepFailTheJobAndProgressForgivesThem) {
-  Training t;
+  v1::Job lonely = SmallJob();
+  lonely.mutable_replicas()->set_max(1);
+  Training t(lonely);
   uint64_t generation = 1;
   const auto die = [&] {
     t.worker.TrainerEnds(t.job, 0, 0, 9);
@@ -263,6 +265,84 @@ TEST(Coordinator, DeathsWithoutANewStepFailTheJobAndProgressForgivesThem) {
   EXPECT_EQ(t.cluster.State(t.job), v1::FAILED);
   EXPECT_THAT(t.cluster.Status(t.job).reason(), HasSubstr("4 generations broke off after step 2 was committed, and none got further"));
   EXPECT_THAT(t.cluster.Status(t.job).reason(), HasSubstr("the trainer of rank 0 on worker w1 was killed by signal 9"));
+}
+
+absl::StatusOr<std::optional<v1::TrainerOrder>> AskAgain(TestingCluster& cluster, const std::string& job, uint64_t generation,
+                                                         uint32_t process_rank) {
+  v1::RegroupRequest request;
+  request.set_job_id(job);
+  request.set_generation(generation);
+  request.set_process_generation(1);
+  request.set_process_rank(process_rank);
+  return cluster->Regroup(request, absl::ZeroDuration());
+}
+
+v1::Job WithReplicas(uint32_t min, uint32_t max) {
+  v1::Job job = SmallJob();
+  job.mutable_replicas()->set_min(min);
+  job.mutable_replicas()->set_max(max);
+  return job;
+}
+
+TEST(Coordinator, SurvivorsOfAKilledTrainerAreTheNextGeneration) {
+  for (uint32_t victim = 0; victim < 2; ++victim) {
+    Training t;
+    ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 1).ok());
+    EXPECT_FALSE((*AskAgain(t.cluster, t.job, 1, 1 - victim)).has_value()) << "nobody is known to be dead";
+    t.worker.TrainerEnds(t.job, victim, 0, 9);
+    const v1::JobStatus status = t.cluster.Status(t.job);
+    EXPECT_EQ(status.state(), v1::RUNNING);
+    EXPECT_EQ(status.generation(), 2u);
+    ASSERT_EQ(status.replicas_size(), 1);
+    EXPECT_THAT(status.reason(), HasSubstr(absl::StrCat("going on with 1 of 2 replicas, from live state: the trainer of rank ", victim)));
+    ASSERT_EQ(t.worker.Orders().trainers_size(), 1) << "the dead one is not started again";
+    EXPECT_EQ(t.worker.Orders().trainers(0).generation(), 1u) << "to the worker the process is what it was";
+    EXPECT_EQ(t.worker.Orders().trainers(0).rank(), 1 - victim);
+    t.cluster.Restart();
+    ASSERT_TRUE(t.worker.Attend().ok());
+    const auto order = AskAgain(t.cluster, t.job, 1, 1 - victim);
+    ASSERT_TRUE(order.ok() && order->has_value()) << order.status();
+    EXPECT_EQ((*order)->generation(), 2u);
+    EXPECT_EQ((*order)->rank(), 0u);
+    ASSERT_EQ((*order)->members_size(), 1);
+    EXPECT_EQ((*order)->members(0).virtual_replica_count(), 4u);
+    EXPECT_FALSE((*order)->generation_secret().empty());
+    EXPECT_EQ(AskAgain(t.cluster, t.job, 1, victim).status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(t.cluster.Progress(t.job, 1, 2, 2).code(), absl::StatusCode::kFailedPrecondition);
+    ASSERT_TRUE(t.cluster.Progress(t.job, 2, 1, 3).ok());
+    ASSERT_TRUE(t.cluster.End(t.job, 2, v1::DONE).ok());
+  }
+}
+
+TEST(Coordinator, BelowTheFewestReplicasAllStartAgain) {
+  Training t(WithReplicas(2, 2));
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  EXPECT_EQ(t.cluster.State(t.job), v1::QUEUED);
+  EXPECT_EQ(AskAgain(t.cluster, t.job, 1, 0).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(Coordinator, SurvivorsAreLostOneAfterTheOtherAndThenAllStartAgain) {
+  Training t;
+  t.worker.TrainerEnds(t.job, 0, 0, 9);
+  ASSERT_EQ(t.cluster.Status(t.job).generation(), 2u);
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  t.worker.Obey();
+  EXPECT_EQ(t.cluster.Status(t.job).generation(), 3u);
+  EXPECT_EQ(t.cluster.Status(t.job).replicas_size(), 2);
+  EXPECT_EQ(t.worker.Orders().trainers(0).generation(), 3u) << "processes of its own";
+}
+
+TEST(Coordinator, ACollectiveThatBreaksWithoutADeathBreaksTheGenerationAfterAWhile) {
+  Training t;
+  ASSERT_FALSE((*AskAgain(t.cluster, t.job, 1, 0)).has_value());
+  for (int i = 0; i < 6; ++i) {
+    t.cluster.Pass(absl::Seconds(3));
+    ASSERT_TRUE(t.worker.Report().ok());
+    ASSERT_EQ(t.cluster.State(t.job), v1::RUNNING);
+  }
+  t.cluster.Pass(absl::Seconds(3));
+  EXPECT_EQ(t.cluster.State(t.job), v1::QUEUED);
+  EXPECT_THAT(t.cluster.Status(t.job).reason(), HasSubstr("none of them was found dead within 20s"));
 }
 
 TEST(Coordinator, ARestartWaitsForItsPauseAndForWhatStillRuns) {

@@ -2,6 +2,7 @@
 
 #include "trainer/training.h"
 
+#include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -343,6 +344,93 @@ TEST_F(Training, WhatCannotFitIsRefusedWithWhatWould) {
   const PlanOutcome plan = Plan();
   EXPECT_EQ(plan.failure, Ending::kOutOfMemory);
   EXPECT_THAT(absl::StrJoin(plan.errors, "\n"), HasSubstr("memory.limit"));
+}
+
+// Dies of its k-th step, as far as its peers can see.
+class Dying final : public Reporter {
+ public:
+  explicit Dying(int at) : at_(at) {}
+  void Step(StepFigures) override {
+    if (++steps_ == at_) throw c10::Error(std::string("killed"), nullptr);
+  }
+  void Epoch(EpochFigures) override {}
+  void Pass(PassFigures) override {}
+  void Note(std::string) override {}
+  void Status(StatusFigures) override {}
+  bool CancelWanted() const override { return false; }
+  uint64_t DurableStep() const override { return 0; }
+  void Forget(uint64_t) override {}
+
+ private:
+  const int at_;
+  int steps_ = 0;
+};
+
+// Three ranks; the one of `victim` dies at `step`, and the others go on. With `newcomer`, a trainer that knows nothing takes its
+// place, as rank 0, and has to be given all of the state.
+TEST_F(Training, SurvivorsGoOnFromLiveStateToTheSameBits) {
+  spec_.best_metric = "val_loss";
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto alone = Run(plan.resolved, {{0, 4}}, 1);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  for (const bool newcomer : {false, true}) {
+    for (int step = 1; step <= 5; ++step) {
+      const int victim = step % 3;
+      SCOPED_TRACE(testing::Message() << "rank " << victim << " dies of step " << step << (newcomer ? ", a newcomer" : ""));
+      const std::vector<allreduce::LeafRange> before = {{0, 1}, {1, 3}, {3, 4}};
+      const std::vector<allreduce::LeafRange> after = newcomer ? before : std::vector<allreduce::LeafRange>{{0, 2}, {2, 4}};
+      Meeting first(3), second(static_cast<int>(after.size()));
+      std::vector<absl::StatusOr<RunOutcome>> outcomes(4, absl::UnknownError("did not run"));
+      std::vector<Record> records(4);
+      const auto run = [&](int index, int rank, int next_rank, Reporter& reporter) {
+        RunSpec spec = plan.resolved;
+        spec.runs = before;
+        spec.rank = rank;
+        spec.scratch = absl::StrCat(scratch_, "/", newcomer, step, ".", index);
+        fs::create_directories(spec.scratch);
+        int meetings = 0;
+        const Rendezvous rendezvous = [&](const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment)
+            -> absl::StatusOr<std::vector<allreduce::Endpoint>> {
+          if (index == 3 && meetings++ == 0) return absl::FailedPreconditionError("generation 1 is over");
+          return spec.generation == 1 && index != 3 && meetings++ == 0 ? first.For(rank)(mine, environment)
+                                                                       : second.For(next_rank)(mine, environment);
+        };
+        const Regroup regroup = [&]() -> absl::StatusOr<Placement> {
+          if (next_rank < 0) return absl::FailedPreconditionError("dead");
+          return Placement{2, next_rank, after, "another secret"};
+        };
+        outcomes[static_cast<size_t>(index)] = RunJob(spec, files_, rendezvous, regroup, reporter);
+      };
+      std::vector<std::thread> processes;
+      Dying dying(step);
+      int next_rank = newcomer ? 1 : 0;
+      for (int rank = 0; rank < 3; ++rank) {
+        Reporter& reporter = rank == victim ? static_cast<Reporter&>(dying) : records[static_cast<size_t>(rank)];
+        const int next = rank == victim ? -1 : next_rank++;
+        processes.emplace_back([&run, &reporter, rank, next] { run(rank, rank, next, reporter); });
+      }
+      if (newcomer) processes.emplace_back([&] { run(3, 0, 0, records[3]); });
+      for (std::thread& process : processes) process.join();
+      EXPECT_FALSE(outcomes[static_cast<size_t>(victim)].ok());
+      for (int index = 0; index < (newcomer ? 4 : 3); ++index) {
+        if (index == victim) continue;
+        const auto& outcome = outcomes[static_cast<size_t>(index)];
+        ASSERT_TRUE(outcome.ok()) << outcome.status();
+        EXPECT_EQ(outcome->result.state_hash, alone->run.result.state_hash);
+        EXPECT_EQ(outcome->result.samples, alone->run.result.samples);
+        EXPECT_EQ(outcome->result.validation, alone->run.result.validation);
+        EXPECT_TRUE(fs::exists(absl::StrCat(scratch_, "/", newcomer, step, ".", index, "/best.keras")));
+        const Record& record = records[static_cast<size_t>(index)];
+        const std::vector<std::string> all = Hashes(alone->record);
+        const std::vector<std::string> hashes = Hashes(record);
+        const size_t from = record.steps.front().step - 1;
+        EXPECT_EQ(hashes, std::vector<std::string>(all.begin() + static_cast<std::ptrdiff_t>(from), all.end()));
+        if (index != 3) EXPECT_EQ(from, 0u);
+        EXPECT_EQ(record.epochs.back().loss, alone->record.epochs.back().loss);
+      }
+    }
+  }
 }
 
 TEST_F(Training, AMissingPeerEndsTheRunInsteadOfHangingIt) {
