@@ -138,8 +138,10 @@ absl::Status Coordinator::TakeEnded(const WorkerEntry& worker) {
     if (!rank || job.generation->trainers[*rank].ended) continue;
     const std::string how = HowItEnded(report, *rank, worker.report.worker_id());
     const bool well = report.exit_code() == 0 && report.signal() == 0;
-    // It was done with all steps, and others, who are not, wait for it.
-    if (*rank != 0 && well && job.generation->awaited_since != absl::InfiniteFuture()) {
+    // Of survivors: it was done with all steps, and others, who are not, wait for it.
+    const GenerationRecord& record = job.generation->record;
+    const bool moved = record.members[*rank].process_generation != record.number;
+    if (*rank != 0 && well && moved && job.generation->awaited_since != absl::InfiniteFuture()) {
       RETURN_IF_ERROR(LoseRanks(job, {*rank}, how));
       continue;
     }

@@ -9,8 +9,8 @@ import unittest
 
 from tests.cluster import harness
 
-STEPS = 240
-RUNS = 4
+STEPS = 160
+RUNS = 3
 
 
 class KillTest(harness.ClusterTest):
@@ -22,13 +22,13 @@ class KillTest(harness.ClusterTest):
         print("LOCKSTEP_TEST_SEED =", self.seed)
         self.random = random.Random(self.seed)
         if KillTest.undisturbed is None:
-            KillTest.undisturbed = self.fit("alone", *self.job(), epochs=0)
+            KillTest.undisturbed = self.fit("alone", *self.job(), batch=20, epochs=0)
         self.cluster = harness.RunningCluster(self, slots=3)
 
     @staticmethod
     def job():
         """Several epochs, each with a validation; five virtual replicas over three, two and one."""
-        return ("--validation", harness.VALIDATION, "--batch", 20, "--steps", STEPS, "--virtual-replicas", 5, "--seed", 3)
+        return ("--validation", harness.VALIDATION, "--steps", STEPS, "--virtual-replicas", 5, "--seed", 3)
 
     def trainers(self):
         return sorted(pid for pid, command in self.processes() if "lockstep-trainer" in command)
@@ -42,7 +42,7 @@ class KillTest(harness.ClusterTest):
     def submit(self):
         with open(self.path("job.yaml"), "w", encoding="utf-8") as file:
             file.write("replicas: {min: 1, max: 3, threads: 1}\n")
-        return self.cluster.submit(*self.job(), "--job", self.path("job.yaml"))
+        return self.cluster.submit(*self.job(), "--batch", 20, "--job", self.path("job.yaml"))
 
     def assert_undisturbed_bits(self, job, generation):
         events = [json.loads(line) for line in self.cluster.succeed("watch", job, "--json", timeout=100).out.splitlines()]
@@ -78,7 +78,7 @@ class KillTest(harness.ClusterTest):
     def test_two_of_three_one_after_the_other(self):
         job = self.submit()
         for left in (2, 1):
-            moment = self.step(job) + self.random.randrange(10, 60)
+            moment = self.step(job) + self.random.randrange(10, 40)
             self.wait_for(f"step {moment}", lambda: self.step(job) >= moment)
             trainers = self.trainers()
             victim = self.random.choice(trainers)
