@@ -152,13 +152,40 @@ TEST(Store, TheFirstVersionsFileGoesOn) {
   {
     auto database = Database::Open(path);
     ASSERT_TRUE(database.ok());
-    ASSERT_TRUE(database->Execute("ALTER TABLE jobs DROP COLUMN request_id; PRAGMA user_version=1").ok());
+    ASSERT_TRUE(database
+                    ->Execute("ALTER TABLE jobs DROP COLUMN request_id; ALTER TABLE members DROP COLUMN process_generation;"
+                              "ALTER TABLE members DROP COLUMN process_rank; PRAGMA user_version=1")
+                    .ok());
   }
   cluster.Restart();
   EXPECT_EQ(DurableState(cluster.coordinator()), before);
   const std::string named = *cluster->Submit(cluster->NewJobId(), "r", SmallJob(), ModelOf(SmallJob()));
   cluster.Restart();
   EXPECT_EQ(**cluster->FindSubmitted("r", SmallJob()), named);
+}
+
+TEST(Store, ARunningJobOfTheSecondVersionGoesOn) {
+  TestingCluster cluster;
+  FakeWorker worker(cluster, "w1");
+  ASSERT_TRUE(worker.Attend().ok());
+  const std::string job = cluster.Submit(SmallJob());
+  worker.Obey();
+  ASSERT_TRUE(cluster.Plan(job).ok());
+  worker.Obey();
+  {
+    auto database = Database::Open(cluster.folder() / "store.sqlite");
+    ASSERT_TRUE(database.ok());
+    ASSERT_TRUE(database
+                    ->Execute("ALTER TABLE members DROP COLUMN process_generation; ALTER TABLE members DROP COLUMN process_rank;"
+                              "PRAGMA user_version=2")
+                    .ok());
+  }
+  cluster.Restart();
+  ASSERT_TRUE(worker.Attend().ok());
+  ASSERT_EQ(worker.Orders().trainers_size(), 2);
+  EXPECT_EQ(worker.Orders().trainers(1).generation(), 1u);
+  EXPECT_EQ(worker.Orders().trainers(1).rank(), 1u);
+  EXPECT_EQ(cluster.Status(job).replicas(1).state(), "running") << "the trainer that runs is the one of the order";
 }
 
 TEST(Store, AGenerationsNumberIsNeverWrittenTwice) {
