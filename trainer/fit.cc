@@ -1,18 +1,14 @@
 #include "trainer/fit.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "trainer/callbacks.h"
+#include "trainer/equalize.h"
 #include "trainer/fit_state.h"
-#include "trainer/state_transfer.h"
 
 namespace lockstep {
 namespace {
@@ -46,9 +42,8 @@ class Fit {
   absl::Status Advance();
   // After the generation broke: on, in another.
   absl::Status GoOn(absl::Status broken);
-  absl::Status Equalize();
-  absl::Status SaveState(const std::string& path);
-  absl::Status LoadState(const std::string& path);
+  // In a generation that was moved to: to where the furthest of its members is.
+  absl::Status CatchUp();
   absl::Status MakePipeline();
   absl::Status RunStep();
   // False: the run ends with outcome_.
@@ -86,7 +81,7 @@ template <typename T>
 absl::Status Fit<T>::Prepare(const Recipe& recipe) {
   ASSIGN_OR_RETURN(callbacks_, MakeCallbacks(spec_, recipe, data_.has_validation()));
   if (!place_.moved()) return MakePipeline();
-  const absl::Status equal = Equalize();
+  const absl::Status equal = CatchUp();
   return IsPeersTrouble(equal) ? GoOn(equal) : equal.ok() ? MakePipeline() : equal;
 }
 
@@ -138,64 +133,17 @@ absl::Status Fit<T>::GoOn(absl::Status broken) {
   pipeline_.reset();
   while (IsPeersTrouble(broken)) {
     RETURN_IF_ERROR(place_.Move(broken));
-    broken = Equalize();
+    broken = CatchUp();
   }
   RETURN_IF_ERROR(broken);
   return MakePipeline();
 }
 
-// Whoever is behind gets the whole state of the lowest rank that is furthest. It lands in a file first: a source that dies before the
-// end leaves those who receive where they were.
 template <typename T>
-absl::Status Fit<T>::Equalize() {
-  if (spec_.ranks() == 1) return absl::OkStatus();
-  std::ostringstream mine;
-  StateWriter write(mine);
-  FitState::Position position = state_.position();
-  write(position);
-  ASSIGN_OR_RETURN(const std::vector<std::string> all, place_.exchange().Exchange(mine.str()));
-  std::vector<FitState::Position> positions(all.size());
-  for (size_t rank = 0; rank < all.size(); ++rank) {
-    std::istringstream theirs(all[rank]);
-    StateReader read(theirs);
-    read(positions[rank]);
-  }
-  const auto furthest = std::max_element(positions.begin(), positions.end());
-  if (std::all_of(positions.begin(), positions.end(), [&](const auto& one) { return one == *furthest; })) return absl::OkStatus();
-  const int source = static_cast<int>(furthest - positions.begin());
-  const bool sends = source == spec_.rank;
-  const bool receives = state_.position() < *furthest;
-  const std::string path = Scratch("state");
-  if (sends) RETURN_IF_ERROR(SaveState(path));
-  const auto exchange = [this](std::string_view bytes) { return place_.exchange().Exchange(bytes); };
-  RETURN_IF_ERROR(ShareFile(exchange, source, sends, receives, path));
-  if (receives) RETURN_IF_ERROR(LoadState(path));
-  if (sends || receives) std::remove(path.c_str());
-  return absl::OkStatus();
-}
-
-template <typename T>
-absl::Status Fit<T>::SaveState(const std::string& path) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  StateWriter write(out);
-  state_.Fields(write);
-  replica_.WriteState(out);
-  RETURN_IF_ERROR(AppendFile(Scratch("best.keras"), out));
-  RETURN_IF_ERROR(AppendFile(Scratch("best.weights"), out));
-  out.close();
-  return out.good() ? absl::OkStatus() : absl::UnknownError(absl::StrCat("cannot write ", path));
-}
-
-template <typename T>
-absl::Status Fit<T>::LoadState(const std::string& path) {
+absl::Status Fit<T>::CatchUp() {
   const uint64_t step = state_.step;
   const uint64_t ends = state_.ends;
-  std::ifstream in(path, std::ios::binary);
-  StateReader read(in);
-  state_.Fields(read);
-  RETURN_IF_ERROR(replica_.ReadState(in));
-  RETURN_IF_ERROR(ExtractFile(in, Scratch("best.keras")));
-  RETURN_IF_ERROR(ExtractFile(in, Scratch("best.weights")));
+  RETURN_IF_ERROR(Equalize<T>(spec_, place_.exchange(), replica_, state_));
   // Whoever reported before may have died before it told this.
   if (state_.step > step) reporter_.Step(state_.last_step);
   if (state_.ends > ends) reporter_.Epoch(state_.last_epoch);
