@@ -9,8 +9,11 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 
@@ -57,6 +60,28 @@ void Group::AnnounceVerdict(uint64_t exchanges, std::string_view verdict, bool w
 void Group::Nudge() { eventfd_write(nudge_.get(), 1); }
 
 // When each peer was last heard of while we wait.
+namespace {
+
+constexpr char kSilentPayload[] = "lockstep.dev/silent_ranks";
+
+absl::Status WithSilent(absl::Status status, const std::vector<int>& ranks) {
+  if (!ranks.empty()) status.SetPayload(kSilentPayload, absl::Cord(absl::StrJoin(ranks, ",")));
+  return status;
+}
+
+}  // namespace
+
+std::vector<int> SilentRanks(const absl::Status& status) {
+  std::vector<int> ranks;
+  const auto payload = status.GetPayload(kSilentPayload);
+  if (!payload) return ranks;
+  for (const absl::string_view text : absl::StrSplit(std::string(*payload), ',')) {
+    int rank = 0;
+    if (absl::SimpleAtoi(text, &rank)) ranks.push_back(rank);
+  }
+  return ranks;
+}
+
 struct Group::Watch {
   std::vector<uint64_t> signs;
   std::vector<absl::Time> heard;
@@ -127,16 +152,18 @@ absl::Status Group::Park(absl::FunctionRef<bool()> done, absl::Duration at_most)
 // those who left because of that.
 absl::Status Group::CheckPeers(absl::FunctionRef<bool()> done, const Due& due) {
   std::string died, gave_up;
+  std::vector<int> gone;
   const auto check = [&](const auto& peer) {
     if (!peer.closed() || !Owes(peer, due)) return;
     const std::string name = absl::StrCat("rank ", peer.rank());
+    if (peer.last_word().empty()) gone.push_back(peer.rank());
     if (peer.last_word().empty() && died.empty()) died = absl::StrCat(name, " is gone: its connection closed");
     if (!peer.last_word().empty() && gave_up.empty()) gave_up = absl::StrCat(name, " gave up: ", peer.last_word());
   };
   for (const LocalPeer& peer : local_) check(peer);
   for (const RemotePeer& peer : remote_) check(peer);
   if ((died.empty() && gave_up.empty()) || done()) return absl::OkStatus();
-  return absl::AbortedError(died.empty() ? gave_up : died);
+  return WithSilent(absl::AbortedError(died.empty() ? gave_up : died), gone);
 }
 
 std::vector<uint64_t> Group::SignsOfLife() const {
@@ -162,8 +189,9 @@ absl::Status Group::CheckSilence(Watch& watch, const Due& due) const {
   for (const RemotePeer& peer : remote_) check(peer, peer.waits_for_place());
   if (silent.empty()) return absl::OkStatus();
   std::sort(silent.begin(), silent.end());
-  return absl::AbortedError(
-      absl::StrCat("rank ", absl::StrJoin(silent, ", "), " gave no sign of life for ", absl::FormatDuration(timeouts_.silence)));
+  return WithSilent(absl::AbortedError(absl::StrCat("rank ", absl::StrJoin(silent, ", "), " gave no sign of life for ",
+                                                    absl::FormatDuration(timeouts_.silence))),
+                    silent);
 }
 
 void Group::GiveUp(const std::string& why) {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,11 +25,16 @@
 
 namespace lockstep::allreduce {
 
+// The ranks that could not be heard any more, of an error that came of that; none of any other.
+std::vector<int> SilentRanks(const absl::Status& status);
+
 struct Timeouts {
   // For all peers to connect.
   absl::Duration connect = absl::Seconds(60);
   // Of a peer that others wait for, and that gives no sign of life (it is stopped, or its host is away). One that computes does.
   absl::Duration silence = absl::Seconds(60);
+  // While peers connect: true once they may be waited for in vain, because a newer generation took the place of theirs.
+  std::function<bool()> abandoned;
 };
 
 class Group {

@@ -16,6 +16,8 @@ namespace {
 
 // For a handshake that somebody else began, who may be no peer at all.
 constexpr absl::Duration kStrangerTimeout = absl::Seconds(10);
+// How often whoever waits for peers looks whether it does so in vain.
+constexpr absl::Duration kLookEvery = absl::Milliseconds(50);
 
 Identity IdentityOf(const Membership& membership, const Layout& layout) {
   return {membership.generation, Fingerprint(membership, layout), membership.rank, membership.ranks()};
@@ -68,7 +70,11 @@ absl::Status Group::AcceptFrom(const Listener& listener, const std::string& toke
                                const std::vector<bool>& is_local, absl::Time deadline) {
   std::string last_refusal;
   for (int missing = membership_.ranks() - 1 - membership_.rank; missing > 0;) {
-    absl::StatusOr<Accepted> accepted = Accept(listener.tcp(), listener.local(), deadline);
+    absl::StatusOr<Accepted> accepted = Accept(listener.tcp(), listener.local(), std::min(deadline, absl::Now() + kLookEvery));
+    if (absl::IsDeadlineExceeded(accepted.status()) && timeouts_.abandoned && timeouts_.abandoned()) {
+      return absl::AbortedError("a newer generation took the place of this one");
+    }
+    if (absl::IsDeadlineExceeded(accepted.status()) && absl::Now() < deadline) continue;
     if (absl::IsDeadlineExceeded(accepted.status())) {
       std::vector<int> ranks;
       for (size_t rank = 0; rank < awaited.size(); ++rank) {

@@ -105,6 +105,19 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   watch.add_option("--after", line.after_sequence, "Sequence number of the last event that is known")->type_name("N");
   watch.add_option("--step-log", line.step_log, "A line of JSON for each step that is seen")->type_name("FILE.jsonl");
   add("cancel", "End a job at its next step", Command::kCancel);
+  CLI::App& scale = add("scale", "Give a job more or fewer replicas, from its next step on", Command::kScale);
+  CLI::Option* exactly = scale
+                             .add_option_function<uint32_t>(
+                                 "--replicas", [&line](uint32_t count) { line.fewest = line.most = count; }, "So many")
+                             ->type_name("N")
+                             ->check(CLI::Range(1u, 65'536u));
+  CLI::Option* fewest = scale.add_option("--min", line.fewest, "At least so many; with fewer the job waits")->type_name("N");
+  CLI::Option* most = scale.add_option("--max", line.most, "At most so many, as there are slots for them")->type_name("N");
+  fewest->check(CLI::Range(1u, 65'536u))->needs(most)->excludes(exactly);
+  most->check(CLI::Range(1u, 65'536u))->needs(fewest)->excludes(exactly);
+  scale.callback([exactly, most] {
+    if (exactly->empty() && most->empty()) throw CLI::RequiredError("--replicas, or --min and --max");
+  });
   CLI::App& download = add("download", "What a job made", Command::kDownload);
   download.add_option("--artifact", line.artifact, "trained.keras, best.keras, predictions.csv or model.keras; default: the result")
       ->type_name("NAME");

@@ -11,7 +11,7 @@
 
 namespace lockstep {
 
-enum class Command { kFit, kEvaluate, kPredict, kSubmit, kList, kDescribe, kWatch, kCancel, kDownload, kLogs, kWorkers, kVersion };
+enum class Command { kFit, kEvaluate, kPredict, kSubmit, kList, kDescribe, kWatch, kCancel, kScale, kDownload, kLogs, kWorkers, kVersion };
 
 // A flag of a job's field.
 struct GivenFlag {
@@ -43,6 +43,8 @@ struct CommandLine {
   std::string job_id;
   std::string artifact;
   uint64_t after_sequence = 0;
+  // Of scale.
+  uint32_t fewest = 0, most = 0;
   // Of list.
   uint32_t limit = 0;
 };

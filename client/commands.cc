@@ -37,6 +37,7 @@ class Conversation {
   absl::StatusOr<int> Describe();
   absl::StatusOr<int> Watch() { return WatchJob(line_.job_id, line_.after_sequence); }
   absl::StatusOr<int> Cancel();
+  absl::StatusOr<int> Scale();
   absl::StatusOr<int> Download();
   absl::StatusOr<int> Logs();
   absl::StatusOr<int> Workers();
@@ -149,6 +150,16 @@ absl::StatusOr<int> Conversation::Cancel() {
   return kExitDone;
 }
 
+absl::StatusOr<int> Conversation::Scale() {
+  ASSIGN_OR_RETURN(const v1::JobStatus status, client_.Scale(line_.job_id, line_.fewest, line_.most));
+  if (line_.json) {
+    Print(ToJson(status));
+  } else {
+    std::cout << RenderState(status.state(), status.reason()) << "\n";
+  }
+  return kExitDone;
+}
+
 absl::StatusOr<int> Conversation::Download() {
   std::string artifact = line_.artifact;
   if (artifact.empty()) {
@@ -217,6 +228,7 @@ absl::StatusOr<int> Dispatch(const CommandLine& line) {
     case Command::kDescribe: return conversation.Describe();
     case Command::kWatch: return conversation.Watch();
     case Command::kCancel: return conversation.Cancel();
+    case Command::kScale: return conversation.Scale();
     case Command::kDownload: return conversation.Download();
     case Command::kLogs: return conversation.Logs();
     case Command::kWorkers: return conversation.Workers();

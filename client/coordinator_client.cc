@@ -131,6 +131,18 @@ absl::StatusOr<v1::JobStatus> CoordinatorClient::Cancel(const std::string& job_i
   return response;
 }
 
+absl::StatusOr<v1::JobStatus> CoordinatorClient::Scale(const std::string& job_id, uint32_t min, uint32_t max) {
+  Call call(*this);
+  SetDeadline(call.context(), kCallTimeout);
+  v1::ScaleRequest request;
+  request.set_job_id(job_id);
+  request.set_min(min);
+  request.set_max(max);
+  v1::JobStatus response;
+  RETURN_IF_ERROR(Finish(stub_->Scale(call.context(), request, &response)));
+  return response;
+}
+
 absl::StatusOr<v1::ListWorkersResponse> CoordinatorClient::ListWorkers() {
   Call call(*this);
   SetDeadline(call.context(), kCallTimeout);

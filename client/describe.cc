@@ -39,6 +39,9 @@ void AddReplicas(const v1::JobStatus& status, std::string& text) {
                     ", process ", replica.pid(), ", memory ", FormatSize(replica.memory().peak_bytes()), " at most, ",
                     FormatSize(replica.memory().resident_bytes()), " resident");
   }
+  for (const v1::ReplicaStatus& joiner : status.joining()) {
+    absl::StrAppend(&text, "\njoining    ", joiner.state(), " on ", joiner.worker_id(), ", process ", joiner.pid());
+  }
 }
 
 }  // namespace

@@ -114,6 +114,15 @@ grpc::Status FakeLockstepService::Cancel(grpc::ServerContext* context, const v1:
   return grpc::Status::OK;
 }
 
+grpc::Status FakeLockstepService::Scale(grpc::ServerContext* context, const v1::ScaleRequest* request, v1::JobStatus* response) {
+  if (grpc::Status status = Authorize(*context, kToken); !status.ok()) return status;
+  auto state = Locked();
+  state->status.mutable_resolved()->mutable_replicas()->set_min(request->min());
+  state->status.mutable_resolved()->mutable_replicas()->set_max(request->max());
+  *response = state->status;
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeLockstepService::Download(grpc::ServerContext* context, const v1::DownloadRequest* request,
                                            grpc::ServerWriter<v1::Chunk>* writer) {
   if (grpc::Status status = Authorize(*context, kToken); !status.ok()) return status;

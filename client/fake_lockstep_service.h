@@ -48,6 +48,7 @@ class FakeLockstepService final : public v1::Lockstep::Service {
   grpc::Status Submit(grpc::ServerContext* context, grpc::ServerReader<v1::SubmitRequest>* reader, v1::SubmitResponse* response) override;
   grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeRequest* request, v1::JobStatus* response) override;
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request, grpc::ServerWriter<v1::Event>* writer) override;
+  grpc::Status Scale(grpc::ServerContext* context, const v1::ScaleRequest* request, v1::JobStatus* response) override;
   grpc::Status Cancel(grpc::ServerContext* context, const v1::CancelRequest* request, v1::JobStatus* response) override;
   grpc::Status Download(grpc::ServerContext* context, const v1::DownloadRequest* request, grpc::ServerWriter<v1::Chunk>* writer) override;
 

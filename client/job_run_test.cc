@@ -201,6 +201,10 @@ TEST_F(JobRunTest, CommandsForARunningCoordinator) {
   EXPECT_EQ(std::count(watched.out.begin(), watched.out.end(), '\n'), 2);
   EXPECT_EQ(Lockstep({"cancel", "job-1"}).out, "done\n");
   EXPECT_EQ(service_.cancels(), 1);
+  const Outcome scaled = Lockstep({"scale", "job-1", "--min", "2", "--max", "4", "--json"});
+  EXPECT_EQ(scaled.exit_code, 0) << scaled.error;
+  EXPECT_EQ(nlohmann::json::parse(scaled.out)["resolved"]["replicas"]["max"], 4);
+  EXPECT_EQ(Lockstep({"scale", "job-1"}).exit_code, 2);
   EXPECT_EQ(Lockstep({"download", "job-1", "--out", Path("d.keras")}).exit_code, 0);
   EXPECT_EQ(*ReadFile(Path("d.keras")), "trained");
   EXPECT_EQ(Lockstep({"list"}, /*with_coordinator=*/false).exit_code, 2);

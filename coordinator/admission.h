@@ -32,6 +32,7 @@ struct Offer {
   uint32_t slots = 0, free_slots = 0;
   uint64_t memory_bytes = 0;  // 0: not known, taken as enough
   uint64_t booked_bytes = 0;  // predicted, of the trainers that it runs
+  uint32_t own = 0;           // replicas of the job that asks, which it runs already
 };
 
 // From a job that was planned. FailedPrecondition: no number of replicas can satisfy it (more wanted at least than it has

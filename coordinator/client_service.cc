@@ -115,6 +115,16 @@ grpc::Status ClientService::Cancel(grpc::ServerContext* context, const v1::Cance
   });
 }
 
+grpc::Status ClientService::Scale(grpc::ServerContext* context, const v1::ScaleRequest* request, v1::JobStatus* response) {
+  return gate_.Serve("Scale", *context, [&]() -> absl::Status {
+    v1::Replicas wanted;
+    wanted.set_min(request->min());
+    wanted.set_max(request->max());
+    ASSIGN_OR_RETURN(*response, coordinator_.Scale(request->job_id(), wanted));
+    return absl::OkStatus();
+  });
+}
+
 grpc::Status ClientService::Logs(grpc::ServerContext* context, const v1::LogsRequest* request, grpc::ServerWriter<v1::LogChunk>* writer) {
   return gate_.Serve("Logs", *context, [&]() -> absl::Status {
     int64_t offset = 0;

@@ -133,6 +133,8 @@ absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
              absl::CEscape(job.record.reason));
   }
   if (HasEnded(job.record.state)) {
+    job.joiners.clear();
+    job.retired.clear();
     unended_.erase(job.record.id);
     // Whoever asks for events from now on reads them from the store.
     job.notes = {};
@@ -154,6 +156,7 @@ void Coordinator::Absorb(JobEntry& job, const v1::Event& event) {
     job.phases.set_update(job.phases.update() + phases.update());
     job.phases.set_total(job.phases.total() + phases.total());
     job.samples += event.step().samples();
+    job.failed_joins = 0;
   }
   if (event.has_epoch()) job.epochs.push_back(event.epoch());
   if (event.has_note()) job.notes.insert(event.note());
@@ -169,16 +172,9 @@ absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
   Draft draft(job.record);
   if (job.record.cancel_wanted) return End(job, v1::CANCELLED, "cancelled", v1::NO_FAILURE);
   const uint64_t step = job.latest ? job.latest->step() : 0;
-  draft.record.deaths = step > job.record.death_step ? 1 : job.record.deaths + 1;
-  draft.record.death_step = step;
-  const bool planning = job.record.state == v1::PLANNING;
-  if (draft.record.deaths > options_.most_restarts) {
-    draft.MoveTo(v1::FAILED,
-                 planning ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ", cause)
-                          : absl::StrCat(draft.record.deaths, " generations broke off after step ", step,
-                                         " was committed, and none got further; the last one: ", cause),
-                 v1::TRAINING_FAILED);
-  } else if (planning) {
+  if (CountDeath(job, cause, draft)) {
+    // It has failed.
+  } else if (job.record.state == v1::PLANNING) {
     draft.MoveTo(v1::SUBMITTED, absl::StrCat("waiting to plan again: ", cause));
   } else {
     draft.MoveTo(v1::QUEUED, absl::StrCat("starting again from the submitted state: ", cause));
@@ -187,6 +183,8 @@ absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
   const absl::Duration pause = (draft.record.deaths - 1) * kBackoff;
   RETURN_IF_ERROR(Commit(job, std::move(draft)));
   job.not_before = clock_.Now() + pause;
+  job.joiners.clear();
+  job.retired.clear();
   return absl::OkStatus();
 }
 

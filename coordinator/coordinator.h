@@ -54,6 +54,9 @@ class Coordinator {
   absl::StatusOr<v1::JobStatus> Describe(const std::string& job_id) const;
   std::vector<v1::JobStatus> List(size_t limit) const;
   absl::StatusOr<v1::JobStatus> Cancel(const std::string& job_id);
+  // From now on so many replicas, in place of what the job says. InvalidArgument: they make no sense for it. FailedPrecondition: it
+  // has ended.
+  absl::StatusOr<v1::JobStatus> Scale(const std::string& job_id, const v1::Replicas& wanted);
   // The next events after `after`; waits for one up to `wait`. Unavailable: the coordinator stops.
   absl::StatusOr<Events> ReadEvents(const std::string& job_id, uint64_t after, absl::Duration wait) const;
   absl::StatusOr<ArtifactRecord> FindArtifact(const std::string& job_id, const std::string& name) const;
@@ -73,7 +76,7 @@ class Coordinator {
   // Nothing: not all ranks have come within `wait`; to be called again. Unavailable: the coordinator stops.
   absl::StatusOr<std::optional<v1::RendezvousResponse>> Rendezvous(const v1::RendezvousRequest& request, absl::Duration wait);
   // Nothing: no newer generation was formed within `wait`; to be called again. FailedPrecondition: the trainer has no place in the
-  // newest. Unavailable: the coordinator stops.
+  // newest, and does not wait for one. Unavailable: the coordinator stops.
   absl::StatusOr<std::optional<v1::TrainerOrder>> Regroup(const v1::RegroupRequest& request, absl::Duration wait);
   absl::Status ReportPlan(const v1::PlanReport& report);
   absl::StatusOr<v1::ProgressAck> ReportProgress(const v1::ProgressReport& report);
@@ -113,11 +116,28 @@ class Coordinator {
   // The job's generation cannot go on: plan or train again, or fail.
   absl::Status Break(JobEntry& job, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // What the job asks for now.
+  absl::StatusOr<Ask> AskFor(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // True: there were too many without a new step, and the draft fails the job.
+  bool CountDeath(const JobEntry& job, const std::string& cause, Draft& draft) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Trainers of these ranks are gone: the others go on as a generation of their own where that is possible, or all start again.
   absl::Status LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The next generation: these, and the joiners that are ready. REQUIRES: at least one.
+  absl::Status Regather(JobEntry& job, Draft draft, std::vector<Seat> seats, const std::string& cause)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Towards as many replicas as the job asks for; unless it may start some, only with what there is.
+  absl::Status Grow(JobEntry& job, bool may_start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Shrink(JobEntry& job, size_t most) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status AdmitJoiners(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LoseJoiner(JobEntry& job, const MemberRecord& record, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What a trainer that asks with Regroup says by that.
+  absl::Status TakeAsking(JobEntry& job, const v1::RegroupRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of a generation whose trainers ask for a newer one.
+  absl::Status WatchBroken(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   WorkerEntry* FindStream(uint64_t stream) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status TakeTrainers(WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeJoiners(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeKilled(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeEnded(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeMissing(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -135,9 +155,11 @@ class Coordinator {
   // True as WaitOrRefuse.
   absl::StatusOr<bool> TryRun(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SetReason(JobEntry& job, const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::vector<Offer> Offers() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // For this job, if one is named.
+  std::vector<Offer> Offers(const JobEntry* asking = nullptr) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool StillReported(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   uint32_t SlotsInUse(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  static absl::StatusOr<std::string> MakeSecret();
   int64_t NowMs() const { return absl::ToUnixMillis(clock_.Now()); }
 
   const CoordinatorOptions options_;

@@ -78,6 +78,10 @@ v1::JobStatus Coordinator::StatusOf(const JobEntry& job) const {
   status.set_job_id(record.id);
   *status.mutable_job() = record.job;
   if (record.plan && record.plan->has_resolved()) *status.mutable_resolved() = record.plan->resolved();
+  if (record.scale && status.has_resolved()) {
+    status.mutable_resolved()->mutable_replicas()->set_min(record.scale->min());
+    status.mutable_resolved()->mutable_replicas()->set_max(record.scale->max());
+  }
   status.set_state(record.state);
   status.set_reason(record.reason);
   status.set_failure(record.failure);
@@ -99,6 +103,13 @@ v1::JobStatus Coordinator::StatusOf(const JobEntry& job) const {
       replica.set_state(!job.Active() || trainer.ended ? "ended" : trainer.started ? "running" : "starting");
       replica.set_pid(trainer.pid);
     }
+  }
+  for (const Joiner& joiner : job.joiners) {
+    v1::ReplicaStatus& replica = *status.add_joining();
+    replica.set_worker_id(joiner.seat.record.member.worker_id());
+    *replica.mutable_memory() = joiner.seat.trainer.status.memory();
+    replica.set_state(joiner.ready() ? "ready" : joiner.seat.trainer.started ? "warming up" : "starting");
+    replica.set_pid(joiner.seat.trainer.pid);
   }
   for (const auto& artifact : job.artifacts) status.add_artifacts(artifact.first);
   status.set_submitted_unix_ms(record.submitted_unix_ms);
@@ -130,7 +141,7 @@ absl::StatusOr<v1::JobStatus> Coordinator::Cancel(const std::string& job_id) {
   ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
   if (HasEnded(job->record.state) || job->record.cancel_wanted) return StatusOf(*job);
   // Only ranks that have met are on their way to a step boundary.
-  if (job->record.state == v1::RUNNING && job->generation->awaited_since == absl::InfiniteFuture()) {
+  if (job->record.state == v1::RUNNING && job->generation->awaited_since == absl::InfiniteFuture() && !job->generation->record.waits) {
     Draft draft(job->record);
     draft.record.cancel_wanted = true;
     draft.MoveTo(v1::RUNNING, "cancelling: ends at the next step boundary")

@@ -16,17 +16,17 @@ namespace {
 
 constexpr size_t kSecretBytes = 32;
 
-absl::StatusOr<std::string> MakeSecret() {
+using TrainerKey = std::tuple<std::string, uint64_t, uint32_t>;
+
+}  // namespace
+
+absl::StatusOr<std::string> Coordinator::MakeSecret() {
   std::string secret(kSecretBytes, '\0');
   if (RAND_bytes(reinterpret_cast<unsigned char*>(secret.data()), static_cast<int>(secret.size())) != 1) {
     return absl::InternalError("no random bytes for a generation's secret");
   }
   return secret;
 }
-
-using TrainerKey = std::tuple<std::string, uint64_t, uint32_t>;
-
-}  // namespace
 
 // Trainers ordered and those that still run though they are not wanted. Planning that has been reported is about to end, and
 // holds nobody up.
@@ -36,18 +36,14 @@ uint32_t Coordinator::SlotsInUse(const WorkerEntry& worker) const {
     if (!trainer.ended() && trainer.role() != v1::PLAN) keys.emplace(trainer.job_id(), trainer.generation(), trainer.rank());
   }
   for (const std::string& id : unended_) {
-    const JobEntry& job = *jobs_.at(id);
-    if (!job.Active()) continue;
-    for (const MemberRecord& record : job.generation->record.members) {
-      if (record.member.worker_id() == worker.report.worker_id() && !job.generation->trainers[record.member.rank()].ended) {
-        keys.emplace(id, record.process_generation, record.process_rank);
-      }
+    for (const MemberRecord& record : jobs_.at(id)->Processes()) {
+      if (record.member.worker_id() == worker.report.worker_id()) keys.emplace(id, record.process_generation, record.process_rank);
     }
   }
   return static_cast<uint32_t>(keys.size());
 }
 
-std::vector<Offer> Coordinator::Offers() const {
+std::vector<Offer> Coordinator::Offers(const JobEntry* asking) const {
   std::vector<Offer> offers;
   for (const auto& [id, worker] : workers_) {
     if (worker->stream == 0 || worker->reports == 0 || worker->lost) continue;
@@ -62,8 +58,10 @@ std::vector<Offer> Coordinator::Offers() const {
       const JobEntry& job = *jobs_.at(job_id);
       if (!job.Active() || !job.record.plan) continue;
       const auto ask = AskOf(job.record.job, *job.record.plan);
-      for (const MemberRecord& record : job.generation->record.members) {
-        if (ask.ok() && record.member.worker_id() == id) offer.booked_bytes += ask->BytesWith(record.threads);
+      for (const MemberRecord& record : job.Processes()) {
+        if (record.member.worker_id() != id) continue;
+        if (ask.ok()) offer.booked_bytes += ask->BytesWith(record.threads);
+        if (&job == asking) ++offer.own;
       }
     }
     offers.push_back(std::move(offer));
@@ -89,7 +87,7 @@ absl::Status Coordinator::SetReason(JobEntry& job, const std::string& reason) {
 }
 
 void Coordinator::Schedule() {
-  bool blocked = false;
+  bool blocked = false, waiting = false;
   for (const std::string& id : std::set<std::string>(unended_)) {
     JobEntry& job = *jobs_.at(id);
     absl::Status status;
@@ -101,7 +99,14 @@ void Coordinator::Schedule() {
     } else if (job.record.state == v1::QUEUED) {
       status = SetReason(job, "queued: waiting for the jobs before it");
     }
+    if (job.record.state == v1::SUBMITTED || job.record.state == v1::QUEUED) waiting = true;
     // The store logs what poisons it.
+    if (!status.ok() && !absl::IsUnavailable(status)) LOG_ERROR("job=%s error=\"%s\"", id, status.ToString());
+  }
+  for (const std::string& id : std::set<std::string>(unended_)) {
+    // What runs gets more only of what nobody waits for, unless it cannot go on without.
+    JobEntry& job = *jobs_.at(id);
+    const absl::Status status = Grow(job, !waiting || (job.Active() && job.generation->record.waits));
     if (!status.ok() && !absl::IsUnavailable(status)) LOG_ERROR("job=%s error=\"%s\"", id, status.ToString());
   }
 }
@@ -152,7 +157,7 @@ absl::StatusOr<bool> Coordinator::WaitOrRefuse(JobEntry& job, const Ask& ask, co
 absl::StatusOr<bool> Coordinator::TryRun(JobEntry& job) {
   // What is left of its last generation ends first; only then can its processes not wake and speak up again.
   if (clock_.Now() < job.not_before || StillReported(job)) return true;
-  ASSIGN_OR_RETURN(const Ask ask, AskOf(job.record.job, *job.record.plan));
+  ASSIGN_OR_RETURN(const Ask ask, AskFor(job));
   const std::vector<Offer> offers = Offers();
   Decision decision = Place(ask, offers);
   if (decision.members.empty()) return WaitOrRefuse(job, ask, offers, decision.reason);
@@ -178,43 +183,6 @@ absl::StatusOr<bool> Coordinator::TryRun(JobEntry& job) {
   // A single rank has nobody to meet.
   if (replicas > 1) job.generation->awaited_since = clock_.Now();
   return false;
-}
-
-absl::Status Coordinator::LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) {
-  const std::vector<MemberRecord>& members = job.generation->record.members;
-  const std::vector<Trainer>& trainers = job.generation->trainers;
-  std::vector<Trainer> left;
-  bool all_started = true;
-  for (uint32_t rank = 0; rank < members.size(); ++rank) {
-    if (trainers[rank].ended) ranks.insert(rank);
-    if (ranks.contains(rank)) continue;
-    all_started &= trainers[rank].started;
-    left.push_back(trainers[rank]);
-  }
-  const v1::Job& job_message = job.record.plan ? job.record.plan->resolved() : job.record.job;
-  // A process that was never seen may not have got the order by which it would know itself.
-  const bool may_go_on = job.record.state == v1::RUNNING && job_message.kind() != v1::Job::EVALUATE &&
-                         job_message.kind() != v1::Job::PREDICT && !job.record.cancel_wanted && all_started && !left.empty() &&
-                         left.size() >= job_message.replicas().min();
-  if (!may_go_on) return Break(job, cause);
-  GenerationRecord generation;
-  ASSIGN_OR_RETURN(generation.secret, MakeSecret());
-  generation.number = job.record.next_generation;
-  generation.created_unix_ms = NowMs();
-  generation.members = Survivors(members, ranks, job_message.virtual_replicas());
-  Draft draft(job.record);
-  draft.record.generation = generation.number;
-  ++draft.record.next_generation;
-  const size_t before = members.size();
-  draft.generation = std::move(generation);
-  v1::StateChange& change =
-      draft.MoveTo(v1::RUNNING, absl::StrCat("going on with ", left.size(), " of ", before, " replicas, from live state: ", cause));
-  change.set_total_steps(job.record.total_steps);
-  change.set_replicas(static_cast<uint32_t>(left.size()));
-  RETURN_IF_ERROR(Commit(job, std::move(draft)));
-  if (left.size() > 1) job.generation->awaited_since = clock_.Now();
-  job.generation->trainers = std::move(left);
-  return absl::OkStatus();
 }
 
 }  // namespace lockstep

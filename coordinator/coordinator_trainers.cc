@@ -48,7 +48,7 @@ absl::StatusOr<std::optional<v1::RendezvousResponse>> Coordinator::Rendezvous(co
     return joined;
   }
   // Awaited from the first call on also where a coordinator was restarted in between.
-  if (generation.awaited_since == absl::InfiniteFuture()) generation.awaited_since = clock_.Now();
+  if (generation.awaited_since == absl::InfiniteFuture() && !generation.finishing) generation.awaited_since = clock_.Now();
   const auto changed = [this, job, &request]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return stopping_ || !job->Active() || job->generation->record.number != request.generation() || job->generation->meeting.complete();
   };
@@ -56,28 +56,57 @@ absl::StatusOr<std::optional<v1::RendezvousResponse>> Coordinator::Rendezvous(co
   RETURN_IF_ERROR(FindRunning(request.job_id(), request.generation()).status());
   if (job->generation->meeting.complete()) {
     job->generation->awaited_since = absl::InfiniteFuture();
-    return job->generation->meeting.Response();
+    v1::RendezvousResponse response = job->generation->meeting.Response();
+    RETURN_IF_ERROR(AdmitJoiners(*job));
+    return response;
   }
   if (stopping_) return absl::UnavailableError("the coordinator stops");
   return std::nullopt;
 }
 
+absl::Status Coordinator::TakeAsking(JobEntry& job, const v1::RegroupRequest& request) {
+  if (!job.Active()) return absl::OkStatus();
+  if (Joiner* joiner = job.FindJoiner(request.process_generation(), request.process_rank()); joiner != nullptr) {
+    if (joiner->ready()) return absl::OkStatus();
+    joiner->ready_since = clock_.Now();
+    return AdmitJoiners(job);
+  }
+  Generation& generation = *job.generation;
+  const auto rank = generation.RankOf(request.process_generation(), request.process_rank());
+  if (!rank || generation.record.waits) return absl::OkStatus();
+  if (request.finished()) {
+    generation.finishing = true;
+    generation.awaited_since = absl::InfiniteFuture();
+    return absl::OkStatus();
+  }
+  if (generation.record.number != request.generation()) return absl::OkStatus();
+  if (!generation.asked.insert(*rank).second) return absl::OkStatus();
+  if (generation.asked_since == absl::InfiniteFuture()) generation.asked_since = clock_.Now();
+  if (generation.why_asked.empty()) generation.why_asked = request.reason();
+  for (const uint32_t silent : request.silent_ranks()) ++generation.not_heard[silent];
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::optional<v1::TrainerOrder>> Coordinator::Regroup(const v1::RegroupRequest& request, absl::Duration wait) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(JobEntry * job, Find(request.job_id()));
-  const auto unchanged = [job, &request] { return job->Active() && job->generation->record.number == request.generation(); };
-  if (unchanged() && job->generation->asked_since == absl::InfiniteFuture()) job->generation->asked_since = clock_.Now();
-  const auto changed = [this, &unchanged]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !unchanged(); };
-  mutex_.AwaitWithTimeout(absl::Condition(&changed), wait);
+  RETURN_IF_ERROR(TakeAsking(*job, request));
+  // The member that it is now, in a generation that goes on without it if it does not come.
+  const auto place = [&]() -> const MemberRecord* {
+    if (!job->Active() || job->record.state != v1::RUNNING) return nullptr;
+    const auto rank = job->generation->RankOf(request.process_generation(), request.process_rank());
+    return rank && !job->generation->trainers[*rank].ended ? &job->generation->record.members[*rank] : nullptr;
+  };
+  const auto newer = [&] { return job->generation->record.number > request.generation() && !job->generation->record.waits; };
+  const auto warming = [&] { return job->Active() && job->FindJoiner(request.process_generation(), request.process_rank()) != nullptr; };
+  const auto decided = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || (place() == nullptr ? !warming() : newer()); };
+  mutex_.AwaitWithTimeout(absl::Condition(&decided), wait);
   if (stopping_) return absl::UnavailableError("the coordinator stops");
-  if (unchanged()) return std::nullopt;
-  if (job->Active() && job->record.state == v1::RUNNING && job->generation->record.number > request.generation()) {
-    for (const MemberRecord& member : job->generation->record.members) {
-      if (member.process_generation == request.process_generation() && member.process_rank == request.process_rank() &&
-          !job->generation->trainers[member.member.rank()].ended) {
-        return OrderFor(*job, member);
-      }
-    }
+  if (!decided()) return std::nullopt;
+  if (const MemberRecord* member = place(); member != nullptr) {
+    v1::TrainerOrder order = OrderFor(*job, *member);
+    order.set_joins(false);
+    return order;
   }
   return absl::FailedPreconditionError(absl::StrCat("job ", request.job_id(), " goes on without this trainer: it is ",
                                                     v1::JobState_Name(job->record.state), ", its newest generation is ",

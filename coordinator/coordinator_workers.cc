@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "coordinator/coordinator.h"
@@ -100,13 +101,14 @@ absl::Status Coordinator::TakeTrainers(WorkerEntry& worker) {
     if (found == jobs_.end() || !found->second->Active()) continue;
     Generation& generation = *found->second->generation;
     // Of another generation: it is in no orders, and will be stopped.
-    const auto rank = generation.RankOf(worker.report.worker_id(), report.generation(), report.rank());
+    const auto rank = generation.RankOf(report.generation(), report.rank());
     if (!rank) continue;
     Trainer& trainer = generation.trainers[*rank];
     trainer.started = true;
     trainer.pid = report.pid();
     if (report.has_status()) trainer.status = report.status();
   }
+  TakeJoiners(worker);
   // Killed ones first: what the others say is then mostly that a peer is gone.
   RETURN_IF_ERROR(TakeKilled(worker));
   RETURN_IF_ERROR(TakeEnded(worker));
@@ -119,7 +121,7 @@ absl::Status Coordinator::TakeKilled(const WorkerEntry& worker) {
     const auto found = jobs_.find(report.job_id());
     if (found == jobs_.end() || !found->second->Active() || !report.ended() || report.signal() == 0) continue;
     const Generation& generation = *found->second->generation;
-    const auto rank = generation.RankOf(worker.report.worker_id(), report.generation(), report.rank());
+    const auto rank = generation.RankOf(report.generation(), report.rank());
     if (!rank || generation.trainers[*rank].ended) continue;
     auto& [ranks, cause] = killed[found->second.get()];
     ranks.insert(*rank);
@@ -134,27 +136,50 @@ absl::Status Coordinator::TakeEnded(const WorkerEntry& worker) {
     const auto found = jobs_.find(report.job_id());
     if (found == jobs_.end() || !found->second->Active() || !report.ended()) continue;
     JobEntry& job = *found->second;
-    const auto rank = job.generation->RankOf(worker.report.worker_id(), report.generation(), report.rank());
+    const auto rank = job.generation->RankOf(report.generation(), report.rank());
     if (!rank || job.generation->trainers[*rank].ended) continue;
     const std::string how = HowItEnded(report, *rank, worker.report.worker_id());
-    const bool well = report.exit_code() == 0 && report.signal() == 0;
-    // Of survivors: it was done with all steps, and others, who are not, wait for it.
-    const GenerationRecord& record = job.generation->record;
-    const bool moved = record.members[*rank].process_generation != record.number;
-    if (*rank != 0 && well && moved && job.generation->awaited_since != absl::InfiniteFuture()) {
-      RETURN_IF_ERROR(LoseRanks(job, {*rank}, how));
-      continue;
-    }
-    // Rank 0 reports the end of the job before it ends itself; whoever has done all steps is not needed any more.
-    const bool all_steps = job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps;
-    if (*rank != 0 && (well || all_steps)) {
+    const v1::Job::Kind kind = job.record.job.kind();
+    const bool passes = kind == v1::Job::EVALUATE || kind == v1::Job::PREDICT;
+    // Of a pass that trains nothing rank 0 alone stays to the end.
+    if (*rank != 0 && passes && report.exit_code() == 0) {
       job.generation->trainers[*rank].ended = true;
       ++decisions_;
       continue;
     }
-    RETURN_IF_ERROR(Break(job, how));
+    RETURN_IF_ERROR(job.record.state == v1::PLANNING ? Break(job, how) : LoseRanks(job, {*rank}, how));
   }
   return absl::OkStatus();
+}
+
+void Coordinator::TakeJoiners(const WorkerEntry& worker) {
+  const std::string& worker_id = worker.report.worker_id();
+  std::set<std::tuple<std::string, uint64_t, uint32_t>> listed;
+  for (const v1::TrainerReport& report : worker.report.trainers()) {
+    const auto found = jobs_.find(report.job_id());
+    if (found == jobs_.end()) continue;
+    JobEntry& job = *found->second;
+    listed.emplace(report.job_id(), report.generation(), report.rank());
+    if (report.ended()) {
+      std::erase_if(job.retired, [&](const MemberRecord& record) {
+        return record.process_generation == report.generation() && record.process_rank == report.rank();
+      });
+    }
+    Joiner* joiner = job.FindJoiner(report.generation(), report.rank());
+    if (joiner == nullptr) continue;
+    joiner->seat.trainer.started = true;
+    joiner->seat.trainer.pid = report.pid();
+    if (report.has_status()) joiner->seat.trainer.status = report.status();
+    if (report.ended()) LoseJoiner(job, MemberRecord(joiner->seat.record), HowItEnded(report, 0, worker_id));
+  }
+  for (const std::string& id : unended_) {
+    JobEntry& job = *jobs_.at(id);
+    for (const Joiner& joiner : std::vector<Joiner>(job.joiners)) {
+      const MemberRecord& record = joiner.seat.record;
+      if (record.member.worker_id() != worker_id || !joiner.seat.trainer.started) continue;
+      if (!listed.contains({id, record.process_generation, record.process_rank})) LoseJoiner(job, record, "its worker does not run it");
+    }
+  }
 }
 
 absl::Status Coordinator::TakeMissing(const WorkerEntry& worker) {
@@ -195,6 +220,11 @@ absl::Status Coordinator::Lose(const WorkerEntry& worker, const std::string& cau
       const bool here = record.member.worker_id() == worker.report.worker_id();
       if (here && !job.generation->trainers[record.member.rank()].ended) lost.insert(record.member.rank());
     }
+    const std::string& worker_id = worker.report.worker_id();
+    for (const Joiner& joiner : std::vector<Joiner>(job.joiners)) {
+      if (joiner.seat.record.member.worker_id() == worker_id) LoseJoiner(job, joiner.seat.record, cause);
+    }
+    std::erase_if(job.retired, [&](const MemberRecord& record) { return record.member.worker_id() == worker_id; });
     if (!lost.empty()) RETURN_IF_ERROR(LoseRanks(job, std::move(lost), cause));
   }
   ++decisions_;
@@ -212,6 +242,9 @@ v1::TrainerOrder Coordinator::OrderFor(const JobEntry& job, const MemberRecord& 
   for (const MemberRecord& record : generation.members) *order.add_members() = record.member;
   order.set_threads(member.threads);
   order.set_cancel(job.record.cancel_wanted);
+  order.set_joins(member.process_generation != generation.number);
+  order.set_newest_generation(generation.number);
+  order.set_silence_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.silence)));
   order.set_generation_secret(generation.secret);
   for (const char* index : {"train.index", "validation.index"}) {
     if (generation.role == v1::TRAIN && job.artifacts.count(index) > 0) order.add_artifacts(index);
@@ -222,12 +255,13 @@ v1::TrainerOrder Coordinator::OrderFor(const JobEntry& job, const MemberRecord& 
 v1::WorkerOrders Coordinator::OrdersFor(const WorkerEntry& worker) const {
   v1::WorkerOrders orders;
   orders.set_heartbeat_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
+  orders.set_silence_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.silence)));
   orders.set_acknowledged_sequence(worker.report.sequence());
   for (const std::string& id : unended_) {
     const JobEntry& job = *jobs_.at(id);
     if (!job.Active()) continue;
-    for (const MemberRecord& mine : job.generation->record.members) {
-      if (mine.member.worker_id() != worker.report.worker_id() || job.generation->trainers[mine.member.rank()].ended) continue;
+    for (const MemberRecord& mine : job.Processes()) {
+      if (mine.member.worker_id() != worker.report.worker_id()) continue;
       v1::TrainerOrder& order = *orders.add_trainers();
       order = OrderFor(job, mine);
       // To the worker it is the process that it was when it was started.
@@ -308,14 +342,13 @@ void Coordinator::Tick() {
       End(job, v1::CANCELLED, "cancelled; its trainers did not come to a step boundary in time, and were stopped", v1::NO_FAILURE)
           .IgnoreError();
     } else if (now - job.generation->awaited_since > options_.rendezvous_timeout) {
-      Break(job, absl::StrCat(job.generation->meeting.MissingRanks(), " did not come to the rendezvous within ",
-                              absl::FormatDuration(options_.rendezvous_timeout)))
+      const std::set<uint32_t> missing = job.generation->meeting.MissingRanks();
+      LoseRanks(job, missing,
+                absl::StrCat(missing.size() == 1 ? "rank " : "ranks ", absl::StrJoin(missing, ", "),
+                             " did not come to the rendezvous within ", absl::FormatDuration(options_.rendezvous_timeout)))
           .IgnoreError();
-    } else if (now - job.generation->asked_since > 2 * options_.lease) {
-      // No trainer is known to be dead: one is stopped, or cannot be reached.
-      Break(job, absl::StrCat("the trainers' collective broke, and none of them was found dead within ",
-                              absl::FormatDuration(2 * options_.lease)))
-          .IgnoreError();
+    } else if (job.generation->asked_since != absl::InfiniteFuture()) {
+      WatchBroken(job).IgnoreError();
     }
   }
   Schedule();

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,26 @@
 
 namespace lockstep {
 
-// One rank, as its worker reports it.
+// One process, as its worker reports it.
 struct Trainer {
   bool started = false;
-  bool ended = false;  // and it ended well; any other end breaks the generation
+  bool ended = false;  // and it ended well
   int64_t pid = 0;
   v1::TrainerStatus status;
+};
+
+// A trainer in a generation, or on its way into one.
+struct Seat {
+  MemberRecord record;
+  Trainer trainer;
+};
+
+// A process that warms up (model, data) while others train. It is forgotten by a restarted coordinator, and then ends.
+struct Joiner {
+  Seat seat;
+  // Since when it waits for its place; InfiniteFuture: it warms up.
+  absl::Time ready_since = absl::InfiniteFuture();
+  bool ready() const { return ready_since != absl::InfiniteFuture(); }
 };
 
 struct Generation {
@@ -32,15 +47,25 @@ struct Generation {
   absl::Time awaited_since = absl::InfiniteFuture();
   // Since when trainers ask for a newer generation, because this one's collective broke; InfiniteFuture: none does.
   absl::Time asked_since = absl::InfiniteFuture();
+  std::set<uint32_t> asked;                // which ranks do
+  std::map<uint32_t, uint32_t> not_heard;  // of which rank how many of them said that they could not hear it
+  std::string why_asked;
+  bool finishing = false;  // all steps are done: nobody has anything to meet for any more
 
-  // Of the process that was started by this order on this worker; none: it is none of this generation's.
-  std::optional<uint32_t> RankOf(const std::string& worker_id, uint64_t process_generation, uint32_t process_rank) const {
+  // Of the process that was started by this order; none: it is none of this generation's.
+  std::optional<uint32_t> RankOf(uint64_t process_generation, uint32_t process_rank) const {
     for (const MemberRecord& one : record.members) {
-      if (one.process_generation == process_generation && one.process_rank == process_rank && one.member.worker_id() == worker_id) {
-        return one.member.rank();
-      }
+      if (one.process_generation == process_generation && one.process_rank == process_rank) return one.member.rank();
     }
     return std::nullopt;
+  }
+  // Those that have not ended, in their order.
+  std::vector<Seat> Living() const {
+    std::vector<Seat> seats;
+    for (size_t rank = 0; rank < trainers.size(); ++rank) {
+      if (!trainers[rank].ended) seats.push_back({record.members[rank], trainers[rank]});
+    }
+    return seats;
   }
 
   explicit Generation(GenerationRecord from) : record(std::move(from)), trainers(record.members.size()), meeting(record.members.size()) {}
@@ -49,6 +74,12 @@ struct Generation {
 struct JobEntry {
   JobRecord record;
   std::optional<Generation> generation;
+  std::vector<Joiner> joiners;
+  // Members that have no place in the newest generation: they run on to the step boundary at which the others leave theirs.
+  std::vector<MemberRecord> retired;
+  absl::Time no_joiner_before = absl::InfinitePast();
+  uint32_t failed_joins = 0;  // since the last step
+  std::string in_hand;        // the samples of the step after the latest, as a trainer last told them
   std::map<std::string, ArtifactRecord> artifacts;
   uint64_t last_sequence = 0;
   std::optional<v1::StepRecord> latest;  // without sample paths
@@ -62,6 +93,21 @@ struct JobEntry {
   v1::PhaseSeconds phases;  // sums over the steps that this coordinator took in
   uint64_t samples = 0;
 
+  Joiner* FindJoiner(uint64_t process_generation, uint32_t process_rank) {
+    for (Joiner& one : joiners) {
+      if (one.seat.record.process_generation == process_generation && one.seat.record.process_rank == process_rank) return &one;
+    }
+    return nullptr;
+  }
+  // Every process that is to run now.
+  std::vector<MemberRecord> Processes() const {
+    std::vector<MemberRecord> processes;
+    if (!Active()) return processes;
+    for (const Seat& seat : generation->Living()) processes.push_back(seat.record);
+    for (const Joiner& joiner : joiners) processes.push_back(joiner.seat.record);
+    processes.insert(processes.end(), retired.begin(), retired.end());
+    return processes;
+  }
   // Whether the generation's trainers are to run.
   bool Active() const {
     if (!generation) return false;

@@ -32,6 +32,7 @@ struct Flags {
   std::string log_level = "info";
   uint32_t lease_ms = 10'000;
   uint32_t heartbeat_ms = 1'000;
+  uint32_t silence_ms = 10'000;
   bool die_with_parent = false;
 };
 
@@ -44,6 +45,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str()
       ->check(CLI::Range(100, 3'600'000));
   app.add_option("--heartbeat-ms", flags.heartbeat_ms, "How often workers report")->capture_default_str()->check(CLI::Range(10, 600'000));
+  app.add_option("--silence-ms", flags.silence_ms, "A trainer that gives no sign of life for so long is taken for dead")
+      ->capture_default_str()
+      ->check(CLI::Range(3'000, 3'600'000));
   app.add_option("--ready-file", flags.ready_file, "Written once everything is served: JSON with grpc, http and pid");
   app.add_flag("--die-with-parent", flags.die_with_parent, "End when the process that started this one ends");
   app.add_option("--log-level", flags.log_level, "debug, info, warning or error")
@@ -86,6 +90,7 @@ int Serve(const Flags& flags, const sigset_t& ends) {
   options.coordinator.version = LOCKSTEP_VERSION;
   options.coordinator.lease = absl::Milliseconds(flags.lease_ms);
   options.coordinator.heartbeat = absl::Milliseconds(flags.heartbeat_ms);
+  options.coordinator.silence = absl::Milliseconds(flags.silence_ms);
   auto server = CoordinatorServer::Start(options);
   if (!server.ok()) return Fail(server.status());
   if (!flags.ready_file.empty()) {

@@ -52,12 +52,12 @@ size_t Meeting::missing() const {
   return static_cast<size_t>(std::count_if(seats_.begin(), seats_.end(), [](const auto& seat) { return !seat; }));
 }
 
-std::string Meeting::MissingRanks() const {
-  std::vector<size_t> ranks;
+std::set<uint32_t> Meeting::MissingRanks() const {
+  std::set<uint32_t> ranks;
   for (size_t rank = 0; rank < seats_.size(); ++rank) {
-    if (!seats_[rank]) ranks.push_back(rank);
+    if (!seats_[rank]) ranks.insert(static_cast<uint32_t>(rank));
   }
-  return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
+  return ranks;
 }
 
 v1::RendezvousResponse Meeting::Response() const {

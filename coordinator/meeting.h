@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,7 @@ class Meeting {
 
   bool complete() const { return missing() == 0; }
   size_t missing() const;
-  // "rank 1", "ranks 1, 3".
-  std::string MissingRanks() const;
+  std::set<uint32_t> MissingRanks() const;
   // By rank. REQUIRES: complete().
   v1::RendezvousResponse Response() const;
 

@@ -16,10 +16,10 @@ v1::Endpoint At(const std::string& address) {
 
 TEST(Meeting, IsCompleteOnceEveryRankCame) {
   Meeting meeting(3);
-  EXPECT_EQ(meeting.MissingRanks(), "ranks 0, 1, 2");
+  EXPECT_EQ(meeting.MissingRanks(), (std::set<uint32_t>{0, 1, 2}));
   EXPECT_TRUE(meeting.Join(2, At("c"), {}).ok());
   EXPECT_TRUE(meeting.Join(0, At("a"), {}).ok());
-  EXPECT_EQ(meeting.MissingRanks(), "rank 1");
+  EXPECT_EQ(meeting.MissingRanks(), std::set<uint32_t>{1});
   EXPECT_FALSE(meeting.complete());
   EXPECT_TRUE(meeting.Join(1, At("b"), {}).ok());
   ASSERT_TRUE(meeting.complete());

@@ -22,6 +22,9 @@ struct JobRecord {
   uint64_t next_generation = 0;  // the number that the next one gets, planning's included
   uint64_t total_steps = 0;      // 0: not known yet
   bool cancel_wanted = false;
+  bool pause_wanted = false;
+  // What the user asked for since, in place of what the job says; none: as the job says.
+  std::optional<v1::Replicas> scale;
   // Generations broken since one of them committed a step that none had before, and the newest durable step then.
   uint32_t deaths = 0;
   uint64_t death_step = 0;
@@ -34,8 +37,8 @@ struct JobRecord {
 struct MemberRecord {
   v1::Member member;
   uint32_t threads = 1;
-  // The order by which its process was started, which is its name between coordinator and worker. Of a generation that was formed
-  // of the survivors of another: that one's, or an even older one's.
+  // The order by which its process was started, which is its name between coordinator and worker. In a generation that was formed
+  // of the members of another, or of processes that had warmed up before: an older one's.
   uint64_t process_generation = 0;
   uint32_t process_rank = 0;
 };
@@ -44,6 +47,8 @@ struct MemberRecord {
 struct GenerationRecord {
   uint64_t number = 0;
   v1::Role role = v1::TRAIN;
+  // Its members keep their state and take no step: they are fewer than the job wants at least.
+  bool waits = false;
   std::string secret;
   std::vector<MemberRecord> members;  // by rank
   int64_t created_unix_ms = 0;

@@ -20,7 +20,7 @@ std::vector<uint32_t> Spread(const Ask& ask, const std::vector<Offer>& workers) 
     size_t best = workers.size();
     for (size_t i = 0; i < workers.size(); ++i) {
       if (!FitsOneMore(ask, workers[i], taken[i])) continue;
-      const auto cores = [&](size_t at) { return static_cast<double>(workers[at].cores) / (taken[at] + 1); };
+      const auto cores = [&](size_t at) { return static_cast<double>(workers[at].cores) / (workers[at].own + taken[at] + 1); };
       if (best == workers.size() || cores(i) > cores(best)) best = i;
     }
     if (best == workers.size()) break;
@@ -30,21 +30,6 @@ std::vector<uint32_t> Spread(const Ask& ask, const std::vector<Offer>& workers) 
 }
 
 std::string Replicas(uint32_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
-
-// Ranks, and runs that are contiguous and differ by at most one in length, in the members' order.
-void Number(std::vector<MemberRecord>& members, uint32_t virtual_replicas) {
-  const auto replicas = static_cast<uint32_t>(members.size());
-  const uint32_t each = virtual_replicas / replicas;
-  const uint32_t longer = virtual_replicas % replicas;
-  uint32_t first = 0;
-  for (uint32_t rank = 0; rank < replicas; ++rank) {
-    v1::Member& member = members[rank].member;
-    member.set_rank(rank);
-    member.set_first_virtual_replica(first);
-    member.set_virtual_replica_count(each + (rank < longer ? 1 : 0));
-    first += member.virtual_replica_count();
-  }
-}
 
 }  // namespace
 
@@ -74,13 +59,36 @@ Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
   return decision;
 }
 
-std::vector<MemberRecord> Survivors(const std::vector<MemberRecord>& members, const std::set<uint32_t>& lost, uint32_t virtual_replicas) {
-  std::vector<MemberRecord> survivors;
-  for (const MemberRecord& record : members) {
-    if (!lost.contains(record.member.rank())) survivors.push_back(record);
+std::vector<MemberRecord> PlaceMore(const Ask& ask, const std::vector<Offer>& workers, uint32_t count) {
+  Ask more = ask;
+  more.max = count;
+  const std::vector<uint32_t> taken = Spread(more, workers);
+  std::vector<MemberRecord> members;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    for (uint32_t k = 0; k < taken[i]; ++k) {
+      MemberRecord& record = members.emplace_back();
+      record.member.set_worker_id(workers[i].worker_id);
+      record.member.set_address(workers[i].address);
+      const uint32_t share = ask.threads > 0 ? ask.threads : std::max(workers[i].cores / (workers[i].own + taken[i]), 1u);
+      record.threads = std::min(share, ThreadsFor(more, workers[i], taken[i], FreeBytes(workers[i])));
+    }
   }
-  Number(survivors, virtual_replicas);
-  return survivors;
+  return members;
+}
+
+// The runs are contiguous, and differ by at most one in length.
+void Number(std::vector<MemberRecord>& members, uint32_t virtual_replicas) {
+  const auto replicas = static_cast<uint32_t>(members.size());
+  const uint32_t each = virtual_replicas / replicas;
+  const uint32_t longer = virtual_replicas % replicas;
+  uint32_t first = 0;
+  for (uint32_t rank = 0; rank < replicas; ++rank) {
+    v1::Member& member = members[rank].member;
+    member.set_rank(rank);
+    member.set_first_virtual_replica(first);
+    member.set_virtual_replica_count(each + (rank < longer ? 1 : 0));
+    first += member.virtual_replica_count();
+  }
 }
 
 }  // namespace lockstep

@@ -6,8 +6,6 @@
 // virtual replicas are contiguous and differ by at most one in length; where the number of replicas divides V they are equal,
 // and where both are powers of two each is one subtree.
 
-#include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -26,8 +24,11 @@ struct Decision {
 // REQUIRES: `workers` sorted by id.
 Decision Place(const Ask& ask, const std::vector<Offer>& workers);
 
-// The same processes without those of the lost ranks: in their old order, the virtual replicas spread over them anew.
-// REQUIRES: at least one is left, and no more than there are virtual replicas.
-std::vector<MemberRecord> Survivors(const std::vector<MemberRecord>& members, const std::set<uint32_t>& lost, uint32_t virtual_replicas);
+// Where up to `count` further replicas of a job that runs would go; they have no rank yet. REQUIRES: as Place.
+std::vector<MemberRecord> PlaceMore(const Ask& ask, const std::vector<Offer>& workers, uint32_t count);
+
+// Gives ranks in the members' order, and each a run of virtual replicas. REQUIRES: at least one, and no more than there are virtual
+// replicas.
+void Number(std::vector<MemberRecord>& members, uint32_t virtual_replicas);
 
 }  // namespace lockstep

@@ -12,7 +12,7 @@
 namespace lockstep {
 namespace {
 
-constexpr int64_t kSchemaVersion = 3;
+constexpr int64_t kSchemaVersion = 4;
 
 constexpr char kSchema[] = R"sql(
 CREATE TABLE IF NOT EXISTS jobs (
@@ -20,10 +20,10 @@ CREATE TABLE IF NOT EXISTS jobs (
   next_generation INTEGER NOT NULL, total_steps INTEGER NOT NULL, cancel_wanted INTEGER NOT NULL, deaths INTEGER NOT NULL,
   death_step INTEGER NOT NULL, submitted_unix_ms INTEGER NOT NULL, started_unix_ms INTEGER NOT NULL,
   ended_unix_ms INTEGER NOT NULL, job BLOB NOT NULL, plan BLOB, result BLOB,
-  request_id TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+  request_id TEXT NOT NULL DEFAULT '', pause_wanted INTEGER NOT NULL DEFAULT 0, scale BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS generations (
   job_id TEXT NOT NULL, number INTEGER NOT NULL, role TEXT NOT NULL, secret BLOB NOT NULL, created_unix_ms INTEGER NOT NULL,
-  PRIMARY KEY (job_id, number)) WITHOUT ROWID;
+  waits INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job_id, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS members (
   job_id TEXT NOT NULL, number INTEGER NOT NULL, rank INTEGER NOT NULL, worker_id TEXT NOT NULL, address TEXT NOT NULL,
   first_virtual_replica INTEGER NOT NULL, virtual_replica_count INTEGER NOT NULL, threads INTEGER NOT NULL,
@@ -51,6 +51,21 @@ constexpr char kFromVersion1[] = "ALTER TABLE jobs ADD COLUMN request_id TEXT NO
 constexpr char kFromVersion2[] =
     "ALTER TABLE members ADD COLUMN process_generation INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE members ADD COLUMN process_rank INTEGER NOT NULL DEFAULT 0;";
+
+// What version 3 had not.
+constexpr char kFromVersion3[] =
+    "ALTER TABLE jobs ADD COLUMN pause_wanted INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN scale BLOB;"
+    "ALTER TABLE generations ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;";
+
+// What brings a file of this version up; nothing for a new one.
+std::string Migration(int64_t version) {
+  std::string sql;
+  if (version == 1) sql += kFromVersion1;
+  if (version == 1 || version == 2) sql += kFromVersion2;
+  if (version >= 1 && version <= 3) sql += kFromVersion3;
+  return sql;
+}
 
 // 0: of a file that is new.
 absl::StatusOr<int64_t> SchemaVersion(Database& database) {
@@ -86,22 +101,21 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
   const absl::StatusOr<int64_t> version = SchemaVersion(write);
   RETURN_IF_ERROR(Annotate(version.status(), path));
   RETURN_IF_ERROR(write.Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF"));
-  RETURN_IF_ERROR(
-      write.Execute(absl::StrCat("BEGIN; ", kSchema, *version == 1 ? kFromVersion1 : "",
-                                 *version == 1 || *version == 2 ? kFromVersion2 : "", "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
+  RETURN_IF_ERROR(write.Execute(absl::StrCat("BEGIN; ", kSchema, Migration(*version), "PRAGMA user_version=", kSchemaVersion, "; COMMIT")));
   const std::string folder = std::filesystem::path(path).parent_path().string();
   RETURN_IF_ERROR(FlushDirectory(folder.empty() ? "." : folder));
   ASSIGN_OR_RETURN(Database read, Database::Open(path));
 
   auto w = std::make_unique<Writer>(Writer{std::move(write)});
-  const std::pair<Statement*, const char*> writes[] = {{&w->begin, "BEGIN IMMEDIATE"},
-                                                       {&w->commit, "COMMIT"},
-                                                       {&w->rollback, "ROLLBACK"},
-                                                       {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
-                                                       {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?)"},
-                                                       {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?,?,?)"},
-                                                       {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
-                                                       {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"}};
+  const std::pair<Statement*, const char*> writes[] = {
+      {&w->begin, "BEGIN IMMEDIATE"},
+      {&w->commit, "COMMIT"},
+      {&w->rollback, "ROLLBACK"},
+      {&w->job, "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"},
+      {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?,?)"},
+      {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?,?,?)"},
+      {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
+      {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"}};
   for (const auto& [statement, sql] : writes) {
     ASSIGN_OR_RETURN(*statement, w->database.Prepare(sql));
   }
@@ -155,14 +169,16 @@ absl::Status Store::Write(const Change& change) {
     if (!job.plan) w.job.BindNull(15);
     if (job.result) w.job.BindBlob(16, job.result->SerializeAsString());
     if (!job.result) w.job.BindNull(16);
-    w.job.Bind(17, job.request_id);
+    w.job.Bind(17, job.request_id).Bind(18, job.pause_wanted ? 1 : 0);
+    if (job.scale) w.job.BindBlob(19, job.scale->SerializeAsString());
+    if (!job.scale) w.job.BindNull(19);
     RETURN_IF_ERROR(w.job.Run());
   }
   if (change.generation) {
     const GenerationRecord& generation = *change.generation;
     const auto number = static_cast<int64_t>(generation.number);
     w.generation.Bind(1, id).Bind(2, number).Bind(3, v1::Role_Name(generation.role)).BindBlob(4, generation.secret);
-    RETURN_IF_ERROR(w.generation.Bind(5, generation.created_unix_ms).Run());
+    RETURN_IF_ERROR(w.generation.Bind(5, generation.created_unix_ms).Bind(6, generation.waits ? 1 : 0).Run());
     for (const MemberRecord& record : generation.members) {
       const v1::Member& member = record.member;
       w.member.Bind(1, id).Bind(2, number).Bind(3, member.rank()).Bind(4, member.worker_id()).Bind(5, member.address());
@@ -207,6 +223,8 @@ absl::StatusOr<JobRecord> ToJob(const Statement& row) {
   if (!row.IsNull(14)) RETURN_IF_ERROR(Parse(row, 14, job.plan.emplace()));
   if (!row.IsNull(15)) RETURN_IF_ERROR(Parse(row, 15, job.result.emplace()));
   job.request_id = row.Bytes(16);
+  job.pause_wanted = row.Integer(17) != 0;
+  if (!row.IsNull(18)) RETURN_IF_ERROR(Parse(row, 18, job.scale.emplace()));
   return job;
 }
 
@@ -280,6 +298,7 @@ absl::Status Store::LoadGeneration(StoredJob& job) const {
   const bool known = v1::Role_Parse(newest.Bytes(2), &generation.role);
   generation.secret = newest.Bytes(3);
   generation.created_unix_ms = newest.Integer(4);
+  generation.waits = newest.Integer(5) != 0;
   newest.Reset();
   if (!known) return absl::DataLossError(absl::StrCat("store: a generation of job ", job.record.id, " has a role that does not exist"));
   Statement& members = reader_->members.Bind(1, job.record.id).Bind(2, static_cast<int64_t>(generation.number));

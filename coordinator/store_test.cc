@@ -17,6 +17,10 @@
 namespace lockstep {
 namespace {
 
+// What came with version 4.
+constexpr char kWithoutVersion4[] =
+    "ALTER TABLE jobs DROP COLUMN pause_wanted; ALTER TABLE jobs DROP COLUMN scale; ALTER TABLE generations DROP COLUMN waits;";
+
 using testing::HasSubstr;
 
 // What a kill -9 at this moment leaves, opened by another coordinator.
@@ -138,10 +142,10 @@ TEST(Store, ALaterVersionsFileIsLeftAlone) {
   ASSERT_TRUE(Store::Open(folder / "store.sqlite").ok());
   auto database = Database::Open(folder / "store.sqlite");
   ASSERT_TRUE(database.ok());
-  ASSERT_TRUE(database->Execute("PRAGMA user_version=4").ok());
+  ASSERT_TRUE(database->Execute("PRAGMA user_version=5").ok());
   const auto store = Store::Open(folder / "store.sqlite");
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(store.status().message(), HasSubstr("schema is version 4, this program knows up to 3"));
+  EXPECT_THAT(store.status().message(), HasSubstr("schema is version 5, this program knows up to 4"));
 }
 
 TEST(Store, TheFirstVersionsFileGoesOn) {
@@ -153,8 +157,9 @@ TEST(Store, TheFirstVersionsFileGoesOn) {
     auto database = Database::Open(path);
     ASSERT_TRUE(database.ok());
     ASSERT_TRUE(database
-                    ->Execute("ALTER TABLE jobs DROP COLUMN request_id; ALTER TABLE members DROP COLUMN process_generation;"
-                              "ALTER TABLE members DROP COLUMN process_rank; PRAGMA user_version=1")
+                    ->Execute(absl::StrCat(kWithoutVersion4,
+                                           "ALTER TABLE jobs DROP COLUMN request_id; ALTER TABLE members DROP COLUMN process_generation;"
+                                           "ALTER TABLE members DROP COLUMN process_rank; PRAGMA user_version=1"))
                     .ok());
   }
   cluster.Restart();
@@ -175,10 +180,12 @@ TEST(Store, ARunningJobOfTheSecondVersionGoesOn) {
   {
     auto database = Database::Open(cluster.folder() / "store.sqlite");
     ASSERT_TRUE(database.ok());
-    ASSERT_TRUE(database
-                    ->Execute("ALTER TABLE members DROP COLUMN process_generation; ALTER TABLE members DROP COLUMN process_rank;"
-                              "PRAGMA user_version=2")
-                    .ok());
+    ASSERT_TRUE(
+        database
+            ->Execute(absl::StrCat(kWithoutVersion4,
+                                   "ALTER TABLE members DROP COLUMN process_generation; ALTER TABLE members DROP COLUMN process_rank;"
+                                   "PRAGMA user_version=2"))
+            .ok());
   }
   cluster.Restart();
   ASSERT_TRUE(worker.Attend().ok());
@@ -186,6 +193,21 @@ TEST(Store, ARunningJobOfTheSecondVersionGoesOn) {
   EXPECT_EQ(worker.Orders().trainers(1).generation(), 1u);
   EXPECT_EQ(worker.Orders().trainers(1).rank(), 1u);
   EXPECT_EQ(cluster.Status(job).replicas(1).state(), "running") << "the trainer that runs is the one of the order";
+}
+
+TEST(Store, TheThirdVersionsFileGoesOn) {
+  TestingCluster cluster;
+  const std::string job = cluster.Submit(SmallJob());
+  {
+    auto database = Database::Open(cluster.folder() / "store.sqlite");
+    ASSERT_TRUE(database.ok());
+    ASSERT_TRUE(database->Execute(absl::StrCat(kWithoutVersion4, "PRAGMA user_version=3")).ok());
+  }
+  cluster.Restart();
+  v1::Replicas wanted;
+  wanted.set_min(1);
+  wanted.set_max(3);
+  EXPECT_TRUE(cluster->Scale(job, wanted).ok());
 }
 
 TEST(Store, AGenerationsNumberIsNeverWrittenTwice) {

@@ -212,13 +212,17 @@ void FakeWorker::Obey() {
   EXPECT_TRUE(Report().ok());
 }
 
-void FakeWorker::TrainerEnds(const std::string& job_id, uint32_t rank, int exit_code, int signal) {
+void FakeWorker::TrainerEnds(const std::string& job_id, uint32_t rank, int exit_code, int signal, uint64_t generation) {
+  v1::TrainerReport* found = nullptr;
   for (v1::TrainerReport& trainer : *report_.mutable_trainers()) {
-    if (trainer.job_id() != job_id || trainer.rank() != rank) continue;
-    trainer.set_ended(true);
-    trainer.set_exit_code(exit_code);
-    trainer.set_signal(signal);
+    if (trainer.job_id() != job_id || trainer.rank() != rank || trainer.ended()) continue;
+    if (generation > 0 && trainer.generation() != generation) continue;
+    if (found == nullptr || trainer.generation() > found->generation()) found = &trainer;
   }
+  ASSERT_NE(found, nullptr);
+  found->set_ended(true);
+  found->set_exit_code(exit_code);
+  found->set_signal(signal);
   EXPECT_TRUE(Report().ok());
 }
 

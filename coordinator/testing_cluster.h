@@ -74,8 +74,9 @@ class FakeWorker {
   v1::WorkerOrders Orders() const;
   // Starts what is ordered and not known yet, stops what is not wanted, and says so.
   void Obey();
-  // The trainer ends, and the worker says so.
-  void TrainerEnds(const std::string& job_id, uint32_t rank, int exit_code, int signal);
+  // The trainer ends, and the worker says so. Rank and generation are those by which it was started; without one, of the newest that it
+  // was ordered.
+  void TrainerEnds(const std::string& job_id, uint32_t rank, int exit_code, int signal, uint64_t generation = 0);
   // As if the process were a new one, which runs nothing.
   void BecomeAnother();
 

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -42,7 +43,7 @@ absl::Status Load(const RunSpec& spec, const std::string& path, Replica<T>& repl
 }  // namespace
 
 template <typename T>
-absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replica<T>& replica, FitState& state) {
+absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replica<T>& replica, FitState& state, Reporter& reporter) {
   if (spec.ranks() == 1) return absl::OkStatus();
   std::ostringstream mine;
   StateWriter write(mine);
@@ -61,14 +62,22 @@ absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replic
   const bool sends = source == spec.rank;
   const bool receives = position < *furthest;
   const std::string path = InScratch(spec, "state");
-  if (sends) RETURN_IF_ERROR(Save(spec, replica, state, path));
+  if (sends) {
+    state.records = reporter.Records();
+    const absl::Status saved = Save(spec, replica, state, path);
+    state.records.clear();
+    RETURN_IF_ERROR(saved);
+  }
   RETURN_IF_ERROR(ShareFile([&](std::string_view bytes) { return exchange.Exchange(bytes); }, source, sends, receives, path));
-  if (receives) RETURN_IF_ERROR(Load(spec, path, replica, state));
+  if (receives) {
+    RETURN_IF_ERROR(Load(spec, path, replica, state));
+    reporter.TakeRecords(std::exchange(state.records, {}));
+  }
   if (sends || receives) std::remove(path.c_str());
   return absl::OkStatus();
 }
 
-template absl::Status Equalize(const RunSpec&, GradientExchange<float>&, Replica<float>&, FitState&);
-template absl::Status Equalize(const RunSpec&, GradientExchange<double>&, Replica<double>&, FitState&);
+template absl::Status Equalize(const RunSpec&, GradientExchange<float>&, Replica<float>&, FitState&, Reporter&);
+template absl::Status Equalize(const RunSpec&, GradientExchange<double>&, Replica<double>&, FitState&, Reporter&);
 
 }  // namespace lockstep

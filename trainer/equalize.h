@@ -1,5 +1,6 @@
 #pragma once
-// Makes the members of a generation of survivors equal before its first step. Includes libtorch through its parts.
+// Makes the members of a generation equal before its first step, where some of them lived before it, or read a checkpoint. Includes
+// libtorch through its parts.
 
 #include "absl/status/status.h"
 #include "trainer/fit_state.h"
@@ -9,10 +10,10 @@
 
 namespace lockstep {
 
-// Called by all ranks alike. Whoever is behind gets the whole state (`replica`, `state`, the best epoch's files in the scratch folder) of
-// the lowest rank that is furthest. It lands in a file first: a source that dies before the end leaves those who receive where they
-// were. Aborted, DataLoss: a peer's trouble, nothing has changed.
+// Called by all ranks alike. Whoever is behind gets the whole state (`replica`, `state`, the reporter's records, the best epoch's files in
+// the scratch folder) of the lowest rank that is furthest. It lands in a file first: a source that dies before the end leaves those who
+// receive where they were. Aborted, DataLoss: a peer's trouble, nothing has changed.
 template <typename T>
-absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replica<T>& replica, FitState& state);
+absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replica<T>& replica, FitState& state, Reporter& reporter);
 
 }  // namespace lockstep

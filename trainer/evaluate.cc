@@ -148,7 +148,7 @@ absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& da
   RunOutcome outcome;
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline(0, 0));
   Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
-  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), nullptr,
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, Word{.cancel = reporter.CancelWanted()}, nullptr,
                                                                 [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));
   pass.Fill(evaluation, outcome.result);
   outcome.result.loss = evaluation.loss;
@@ -180,7 +180,7 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
   };
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline(0, 0));
   Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
-  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, reporter.CancelWanted(), write,
+  ASSIGN_OR_RETURN(const Evaluation evaluation, runner.Evaluate(pass.batches(), *pipeline, Word{.cancel = reporter.CancelWanted()}, write,
                                                                 [&](const PassSoFar& so_far) { return pass.Watch(so_far); }));
   csv.close();
   if (!csv) return absl::UnknownError(absl::StrCat("cannot write ", path, ": is the disk full?"));

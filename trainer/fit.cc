@@ -1,5 +1,6 @@
 #include "trainer/fit.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -38,22 +39,30 @@ class Fit {
   bool StepsLeft() const { return spec_.steps == 0 || state_.step < spec_.steps; }
   bool EpochsLeft() const { return spec_.epochs == 0 || state_.epoch < spec_.epochs; }
   uint64_t StepsPerEpoch() const { return static_cast<uint64_t>(data_.train_sampler().StepsPerEpoch()); }
+  bool WorkLeft() const { return !state_.ended && (state_.batch > 0 || (StepsLeft() && EpochsLeft())); }
   // One step, or the end of an epoch: whole, or without an effect.
   absl::Status Advance();
-  // After the generation broke: on, in another.
-  absl::Status GoOn(absl::Status broken);
+  // After the last of them: what follows, once all replicas have done it; then rank 0 ends, and the others once the job has.
+  absl::Status Conclude();
+  // On, in a newer generation: this one broke, or has others as members.
+  absl::Status GoOn(absl::Status why);
   // In a generation that was moved to: to where the furthest of its members is.
   absl::Status CatchUp();
   absl::Status MakePipeline();
+  Word MyWord() const;
+  // After every exchange.
+  void Heed(const JointVerdict& verdict);
   absl::Status RunStep();
-  // False: the run ends with outcome_.
+  // False: the run ends.
   bool Accept(const StepOutcome& step);
   bool CountBad(const std::vector<BadSample>& bad, const dataset::Index& index, const char* data_set);
   void Report(const StepOutcome& step);
   absl::Status EndEpoch();
   absl::StatusOr<NamedValues> Validate();
   absl::Status Decide(const EpochLogs& logs);
+  // What follows the last step: changes the replica.
   absl::Status Finish();
+  absl::Status WriteResults();
   void End(Ending ending, std::string reason);
   std::string Scratch(const char* name) const { return absl::StrCat(spec_.scratch, "/", name); }
   OwnedBytes Owned() const;
@@ -69,8 +78,11 @@ class Fit {
   Callbacks callbacks_;
   std::unique_ptr<dataset::Pipeline> pipeline_;
   RunOutcome outcome_;
-  bool ended_ = false;
-  bool cancelled_ = false;
+  bool over_ = false;  // nothing is left to do here
+  bool settled_ = false;
+  // As all replicas know alike since the last exchange.
+  uint64_t newest_generation_ = 0;
+  bool cancel_ = false;
   FitState state_;
   absl::Time epoch_start_ = absl::Now();
   Phases phase_totals_;
@@ -87,6 +99,7 @@ absl::Status Fit<T>::Prepare(const Recipe& recipe) {
 
 template <typename T>
 absl::Status Fit<T>::MakePipeline() {
+  if (!WorkLeft()) return absl::OkStatus();
   const bool at_end = state_.batch >= StepsPerEpoch();
   ASSIGN_OR_RETURN(pipeline_, data_.TrainPipeline(state_.epoch + (at_end ? 1 : 0), at_end ? 0 : static_cast<int64_t>(state_.batch)));
   return absl::OkStatus();
@@ -95,18 +108,18 @@ absl::Status Fit<T>::MakePipeline() {
 template <typename T>
 absl::StatusOr<RunOutcome> Fit<T>::Run() {
   const absl::Time start = absl::Now();
-  while (!ended_ && !cancelled_ && (state_.batch > 0 || (StepsLeft() && EpochsLeft()))) {
-    const absl::Status status = Advance();
-    if (IsPeersTrouble(status)) {
-      RETURN_IF_ERROR(GoOn(status));
-    } else {
-      RETURN_IF_ERROR(status);
+  while (!over_) {
+    absl::Status status = WorkLeft() ? Advance() : Conclude();
+    if (status.ok() && cancel_ && !state_.ended && !state_.finished) {
+      End(Ending::kCancelled, absl::StrCat("cancelled after step ", state_.step));
     }
+    if (status.ok() && !over_ && newest_generation_ > spec_.generation) {
+      status = absl::AbortedError(absl::StrCat("generation ", newest_generation_, " has other members"));
+    }
+    RETURN_IF_ERROR(IsPeersTrouble(status) ? GoOn(status) : status);
   }
-  if (!ended_) {
-    if (cancelled_) End(Ending::kCancelled, absl::StrCat("cancelled after step ", state_.step));
-    if (!cancelled_) RETURN_IF_ERROR(Finish());
-  }
+  outcome_.ending = state_.ending;
+  outcome_.reason = state_.reason;
   ResultFigures& result = outcome_.result;
   result.loss = state_.last_epoch.loss;
   result.metrics = state_.last_epoch.metrics;
@@ -129,13 +142,27 @@ absl::Status Fit<T>::Advance() {
 }
 
 template <typename T>
-absl::Status Fit<T>::GoOn(absl::Status broken) {
-  pipeline_.reset();
-  while (IsPeersTrouble(broken)) {
-    RETURN_IF_ERROR(place_.Move(broken));
-    broken = CatchUp();
+absl::Status Fit<T>::Conclude() {
+  // A replica that died in the last step may have taken it from others: all must have it before anybody leaves.
+  ASSIGN_OR_RETURN(const JointVerdict verdict, place_.runner().Compare(MyWord()));
+  Heed(verdict);
+  if (state_.ending == Ending::kDone && !state_.finished) RETURN_IF_ERROR(Finish());
+  if (spec_.rank == 0) {
+    over_ = true;
+    return state_.ending == Ending::kDone ? WriteResults() : absl::OkStatus();
   }
-  RETURN_IF_ERROR(broken);
+  ASSIGN_OR_RETURN(over_, place_.AwaitEnd());
+  return over_ ? absl::OkStatus() : CatchUp();
+}
+
+template <typename T>
+absl::Status Fit<T>::GoOn(absl::Status why) {
+  pipeline_.reset();
+  while (IsPeersTrouble(why)) {
+    RETURN_IF_ERROR(place_.Move(why));
+    why = CatchUp();
+  }
+  RETURN_IF_ERROR(why);
   return MakePipeline();
 }
 
@@ -143,28 +170,41 @@ template <typename T>
 absl::Status Fit<T>::CatchUp() {
   const uint64_t step = state_.step;
   const uint64_t ends = state_.ends;
-  RETURN_IF_ERROR(Equalize<T>(spec_, place_.exchange(), replica_, state_));
-  // Whoever reported before may have died before it told this.
+  RETURN_IF_ERROR(Equalize<T>(spec_, place_.exchange(), replica_, state_, reporter_));
+  // Whoever told before may have died before it told this.
   if (state_.step > step) reporter_.Step(state_.last_step);
   if (state_.ends > ends) reporter_.Epoch(state_.last_epoch);
   return absl::OkStatus();
 }
 
 template <typename T>
+Word Fit<T>::MyWord() const {
+  return {.cancel = reporter_.CancelWanted(),
+          .state_hash = state_.state_hash,
+          .durable_step = reporter_.DurableStep(),
+          .newest_generation = reporter_.NewestGeneration()};
+}
+
+template <typename T>
+void Fit<T>::Heed(const JointVerdict& verdict) {
+  reporter_.Agreed(state_.step);
+  reporter_.Forget(verdict.durable_step);
+  newest_generation_ = std::max(newest_generation_, verdict.newest_generation);
+  cancel_ |= verdict.cancel;
+}
+
+template <typename T>
 absl::Status Fit<T>::RunStep() {
-  ASSIGN_OR_RETURN(const StepOutcome step, place_.runner().Train(state_.step + 1, *pipeline_, reporter_.CancelWanted(), state_.state_hash,
-                                                                 reporter_.DurableStep()));
-  reporter_.Forget(step.verdict.durable_step);
+  ASSIGN_OR_RETURN(const StepOutcome step, place_.runner().Train(state_.step + 1, *pipeline_, MyWord()));
+  Heed(step.verdict);
   ++state_.batch;
-  if (!Accept(step)) return absl::OkStatus();
-  Report(step);
+  if (Accept(step)) Report(step);
   return absl::OkStatus();
 }
 
 template <typename T>
 bool Fit<T>::Accept(const StepOutcome& step) {
   const JointVerdict& verdict = step.verdict;
-  cancelled_ = verdict.cancel;
   if (verdict.out_of_memory) {
     End(Ending::kOutOfMemory, absl::StrCat("step ", state_.step + 1, " ran out of memory: ", verdict.error,
                                            ". A smaller batch, fewer threads side by side (replicas.threads) or a higher "
@@ -204,7 +244,7 @@ bool Fit<T>::CountBad(const std::vector<BadSample>& bad, const dataset::Index& i
 template <typename T>
 OwnedBytes Fit<T>::Owned() const {
   OwnedBytes owned = place_.exchange().owned_bytes();
-  owned.input_pipeline = static_cast<int64_t>(pipeline_->stats().bytes);
+  owned.input_pipeline = pipeline_ == nullptr ? 0 : static_cast<int64_t>(pipeline_->stats().bytes);
   owned.in_heap += owned.input_pipeline;
   return owned;
 }
@@ -212,7 +252,7 @@ OwnedBytes Fit<T>::Owned() const {
 template <typename T>
 void Fit<T>::Report(const StepOutcome& step) {
   ++state_.step;
-  if (state_.step == 1) account_.Settle(Owned());
+  if (!std::exchange(settled_, true)) account_.Settle(Owned());
   const JointVerdict& verdict = step.verdict;
   const auto samples = static_cast<uint64_t>(verdict.samples);
   state_.images += samples;
@@ -248,15 +288,15 @@ void Fit<T>::Report(const StepOutcome& step) {
   }
   state_.last_step = figures;
   reporter_.Step(std::move(figures));
+  if (spec_.ranks() == 1) reporter_.Agreed(state_.step);
 }
 
 template <typename T>
 absl::StatusOr<NamedValues> Fit<T>::Validate() {
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation,
-                   place_.runner().Evaluate(data_.validation_steps(), *pipeline, reporter_.CancelWanted(), nullptr, nullptr));
+  ASSIGN_OR_RETURN(const Evaluation evaluation, place_.runner().Evaluate(data_.validation_steps(), *pipeline, MyWord(), nullptr, nullptr));
   const JointVerdict& verdict = evaluation.verdict;
-  cancelled_ |= verdict.cancel;
+  Heed(verdict);
   if (!verdict.error.empty()) {
     End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed,
         absl::StrCat("validation after step ", state_.step, ": ", verdict.error));
@@ -282,7 +322,7 @@ absl::Status Fit<T>::EndEpoch() {
   if (data_.has_validation()) {
     ASSIGN_OR_RETURN(figures.validation, Validate());
     state_.epoch = ended;
-    if (ended_) return absl::OkStatus();
+    if (state_.ended) return absl::OkStatus();
     if (state_.epoch == 1) account_.Settle(Owned());
   }
   figures.bad_samples = state_.sums.bad;
@@ -293,6 +333,7 @@ absl::Status Fit<T>::EndEpoch() {
   for (const auto& [name, value] : figures.validation) logs.emplace_back(absl::StrCat("val_", name), value);
   state_.last_epoch = figures;
   reporter_.Epoch(std::move(figures));
+  if (spec_.ranks() == 1) reporter_.Agreed(state_.step);
   RETURN_IF_ERROR(Decide(logs));
   state_.sums = EpochSums();
   state_.sums.epoch = state_.epoch + 1;
@@ -325,8 +366,7 @@ absl::Status Fit<T>::Decide(const EpochLogs& logs) {
     if (decision.stop) {
       state_.note = absl::StrCat("stopped early after epoch ", epoch + 1, ": ", callbacks_.early_stopping->monitor().metric,
                                  " did not improve for ", callbacks_.early_stopping->options().patience, " epochs");
-      RETURN_IF_ERROR(Finish());
-      ended_ = true;
+      state_.ended = true;
     }
   }
   return absl::OkStatus();
@@ -339,21 +379,24 @@ absl::Status Fit<T>::Finish() {
     RETURN_IF_ERROR(replica_.RestoreWeights(Scratch("best.weights")));
     absl::StrAppend(&state_.note, state_.note.empty() ? "" : "; ", "weights of epoch ", state_.early_stopping.best_epoch + 1, " restored");
   }
-  if (spec_.rank == 0) {
-    reporter_.Status({.phase = "saving", .step = state_.step, .epoch = state_.epoch});
-    RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("trained.keras")));
-    outcome_.artifacts.emplace_back("trained.keras");
-    if (callbacks_.best && state_.best.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
-  }
-  outcome_.ending = Ending::kDone;
+  state_.finished = true;
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status Fit<T>::WriteResults() {
+  reporter_.Status({.phase = "saving", .step = state_.step, .epoch = state_.epoch});
+  RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("trained.keras")));
+  outcome_.artifacts.emplace_back("trained.keras");
+  if (callbacks_.best && state_.best.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
   return absl::OkStatus();
 }
 
 template <typename T>
 void Fit<T>::End(Ending ending, std::string reason) {
-  ended_ = true;
-  outcome_.ending = ending;
-  outcome_.reason = std::move(reason);
+  state_.ended = true;
+  state_.ending = ending;
+  state_.reason = std::move(reason);
 }
 
 }  // namespace

@@ -39,10 +39,16 @@ struct FitState {
   BestState best;
   std::map<int64_t, std::string> bad_samples;
   std::map<int64_t, std::string> bad_validation_samples;
+  // How it ended, if it did; and whether what follows the last step was done to the model.
+  bool ended = false;
+  Ending ending = Ending::kDone;
+  std::string reason;
+  bool finished = false;
   // The newest of each as it was told; without how long it took and what memory it had.
   StepFigures last_step;
   EpochFigures last_epoch;
   std::string note;
+  std::string records;  // Reporter::Records, on its way from one replica to another
 
   // Replicas of one generation differ by one batch, or one end of an epoch, at most.
   struct Position {
@@ -57,7 +63,7 @@ struct FitState {
   template <typename Visitor>
   void Fields(Visitor& visit) {
     visit(step, epoch, ends, batch, sums.loss, sums.metrics, sums.samples, sums.epoch, sums.bad, state_hash, images, weights_kept);
-    visit(early_stopping, plateau, best, bad_samples, bad_validation_samples, note);
+    visit(early_stopping, plateau, best, bad_samples, bad_validation_samples, note, records, ended, ending, reason, finished);
     visit(last_step.step, last_step.epoch, last_step.loss, last_step.state_hash, last_step.metrics, last_step.samples,
           last_step.sample_paths, last_step.sample_digest);
     visit(last_epoch.epoch, last_epoch.step, last_epoch.loss, last_epoch.metrics, last_epoch.validation, last_epoch.learning_rate,

@@ -1,7 +1,9 @@
 #include "trainer/gradient_exchange.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "trainer/process_figures.h"
 
@@ -10,11 +12,15 @@ namespace lockstep {
 template <typename T>
 absl::StatusOr<std::unique_ptr<GradientExchange<T>>> GradientExchange<T>::Join(const RunSpec& spec, const allreduce::Layout& layout,
                                                                                const Rendezvous& rendezvous,
-                                                                               const std::map<std::string, std::string>& environment) {
+                                                                               const std::map<std::string, std::string>& environment,
+                                                                               std::function<bool()> abandoned) {
   allreduce::Options options;
   options.membership = {spec.generation, spec.virtual_replicas, spec.runs, spec.rank};
   options.layout = layout;
   options.token = spec.secret;
+  // Its worker kills a stopped peer after this; what is silent for longer cannot be reached.
+  options.timeouts.silence = absl::Milliseconds(spec.silence_ms) * 3 / 2;
+  options.timeouts.abandoned = std::move(abandoned);
   std::unique_ptr<allreduce::Listener> listener;
   std::vector<allreduce::Endpoint> endpoints;
   if (spec.ranks() > 1) {
@@ -44,13 +50,23 @@ GradientExchange<T>::GradientExchange(const RunSpec& spec, std::unique_ptr<allre
 template <typename T>
 absl::StatusOr<JointVerdict> GradientExchange<T>::Finish(const Verdict& verdict) {
   ASSIGN_OR_RETURN(const std::vector<std::string> verdicts, all_reduce_->Finish(EncodeVerdict(verdict)));
-  return JoinVerdicts(verdicts, spec_.virtual_replicas);
+  return Join(verdicts);
 }
 
 template <typename T>
 absl::StatusOr<JointVerdict> GradientExchange<T>::ExchangeVerdicts(const Verdict& verdict) {
   ASSIGN_OR_RETURN(const std::vector<std::string> verdicts, all_reduce_->ExchangeVerdicts(EncodeVerdict(verdict)));
-  return JoinVerdicts(verdicts, spec_.virtual_replicas);
+  return Join(verdicts);
+}
+
+template <typename T>
+absl::StatusOr<JointVerdict> GradientExchange<T>::Join(const std::vector<std::string>& verdicts) const {
+  ASSIGN_OR_RETURN(JointVerdict joint, JoinVerdicts(verdicts, spec_.virtual_replicas));
+  if (joint.divergent.empty()) return joint;
+  if (std::find(joint.divergent.begin(), joint.divergent.end(), spec_.rank) != joint.divergent.end()) {
+    return absl::InternalError(absl::StrCat("this is rank ", spec_.rank, ", which ends: ", joint.divergence));
+  }
+  return absl::AbortedError(joint.divergence);
 }
 
 template <typename T>

@@ -22,21 +22,29 @@ namespace lockstep {
 using Rendezvous = std::function<absl::StatusOr<std::vector<allreduce::Endpoint>>(const allreduce::Endpoint& mine,
                                                                                   const std::map<std::string, std::string>& environment)>;
 
-// After the generation broke: this replica's place in a newer one; fails if it has none.
-using Regroup = std::function<absl::StatusOr<Placement>()>;
+// Why a replica asks for its place in a newer generation.
+struct Asking {
+  bool finished = false;  // all steps are done: it waits for the end of the job
+  std::string reason;
+  std::vector<int> silent_ranks;  // that it could not hear
+};
+// FailedPrecondition: it has none, and will have none.
+using Regroup = std::function<absl::StatusOr<Placement>(const Asking& asking)>;
 
 template <typename T>
 class GradientExchange {
  public:
   static absl::StatusOr<std::unique_ptr<GradientExchange>> Join(const RunSpec& spec, const allreduce::Layout& layout,
                                                                 const Rendezvous& rendezvous,
-                                                                const std::map<std::string, std::string>& environment);
+                                                                const std::map<std::string, std::string>& environment,
+                                                                std::function<bool()> abandoned);
 
   allreduce::LeafSums<T>& sums() { return *sums_; }
   absl::Status BeginStep() { return sums_->BeginStep(); }
-  // Waits for the peers. After OK, reduced() holds the sum over all leaves until the next BeginStep.
+  // Waits for the peers. After OK, reduced() holds the sum over all leaves until the next BeginStep. Internal: this replica's state is
+  // not that of the others. Aborted: that of another is not, or see OrderedAllReduce::Finish.
   absl::StatusOr<JointVerdict> Finish(const Verdict& verdict);
-  // A step without gradients: only verdicts meet.
+  // A step without gradients: only verdicts meet. Errors as Finish.
   absl::StatusOr<JointVerdict> ExchangeVerdicts(const Verdict& verdict);
   absl::Span<T> reduced();
   // Any bytes, at most allreduce::kMaxVerdictBytes; those of all, by rank. All ranks must call it alike.
@@ -50,6 +58,7 @@ class GradientExchange {
   int64_t exchanged_bytes() const;
 
  private:
+  absl::StatusOr<JointVerdict> Join(const std::vector<std::string>& verdicts) const;
   GradientExchange(const RunSpec& spec, std::unique_ptr<allreduce::OrderedAllReduce> all_reduce, const allreduce::Layout& layout);
 
   const RunSpec& spec_;

@@ -147,8 +147,7 @@ uint32_t Link::rank() const {
   return rank_;
 }
 
-absl::StatusOr<v1::TrainerOrder> Link::Regroup() {
-  v1::RegroupRequest request;
+absl::StatusOr<v1::TrainerOrder> Link::Regroup(v1::RegroupRequest request) {
   request.set_job_id(job_id_);
   request.set_generation(generation());
   request.set_process_generation(process_generation_);
@@ -165,7 +164,7 @@ absl::StatusOr<v1::TrainerOrder> Link::Regroup() {
   return order;
 }
 
-bool Link::Drained() const { return closed_ || !broken_.ok() || Over() || (Queued() == 0 && !sending_); }
+bool Link::Drained() const { return closed_ || !broken_.ok() || Over() || (Sendable() == 0 && !sending_); }
 
 absl::Status Link::ReportEnd(v1::EndReport report) {
   {
@@ -183,25 +182,37 @@ absl::Status Link::ReportEnd(v1::EndReport report) {
   });
 }
 
-// What this rank is to send.
-size_t Link::Queued() const { return notes_.size() + (pass_ ? 1 : 0) + (rank_ == 0 ? steps_.size() + epochs_.size() : 0); }
+// What this rank is to send now.
+size_t Link::Sendable() const {
+  size_t count = notes_.size() + (pass_ ? 1 : 0);
+  if (rank_ != 0) return count;
+  for (auto step = steps_.begin(); step != steps_.end() && step->step() <= agreed_; ++step) ++count;
+  for (auto epoch = epochs_.begin(); epoch != epochs_.end() && epoch->step() <= agreed_; ++epoch) ++count;
+  return count;
+}
 
 void Link::Queue(absl::FunctionRef<void()> add) {
   absl::MutexLock lock(&mutex_);
-  const auto room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || !broken_.ok() || Over() || Queued() < kMostQueued; };
+  const auto room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return closed_ || !broken_.ok() || Over() || rank_ != 0 || steps_.size() + notes_.size() < kMostQueued;
+  };
   mutex_.Await(absl::Condition(&room));
   if (!closed_ && broken_.ok()) add();
 }
 
 void Link::QueueStep(v1::StepRecord record) {
   Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    // It came with another's records.
+    if (!steps_.empty() && record.step() <= steps_.back().step()) return;
     record.set_generation(generation_);
     steps_.push_back(std::move(record));
   });
 }
 
 void Link::QueueEpoch(v1::EpochRecord record) {
-  Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { epochs_.push_back(std::move(record)); });
+  Queue([&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (epochs_.empty() || record.epoch() > epochs_.back().epoch()) epochs_.push_back(std::move(record));
+  });
 }
 
 // The newest is enough.
@@ -221,6 +232,27 @@ void Link::Forget(uint64_t durable_step) {
   while (!epochs_.empty() && epochs_.front().step() < durable_step) epochs_.pop_front();
 }
 
+void Link::Agreed(uint64_t step) {
+  absl::MutexLock lock(&mutex_);
+  agreed_ = std::max(agreed_, step);
+}
+
+std::string Link::Records() const {
+  absl::MutexLock lock(&mutex_);
+  v1::ProgressReport report;
+  report.mutable_steps()->Add(steps_.begin(), steps_.end());
+  report.mutable_epochs()->Add(epochs_.begin(), epochs_.end());
+  return report.SerializeAsString();
+}
+
+void Link::TakeRecords(const std::string& records) {
+  v1::ProgressReport report;
+  if (!report.ParseFromString(records)) return LOG_ERROR("records=lost error=\"another replica's cannot be read\"");
+  absl::MutexLock lock(&mutex_);
+  steps_.assign(report.steps().begin(), report.steps().end());
+  epochs_.assign(report.epochs().begin(), report.epochs().end());
+}
+
 v1::ProgressReport Link::TakeReport() {
   v1::ProgressReport report;
   report.set_job_id(job_id_);
@@ -229,8 +261,8 @@ v1::ProgressReport Link::TakeReport() {
   notes_.clear();
   if (pass_) *report.mutable_pass() = *std::exchange(pass_, std::nullopt);
   if (rank_ == 0) {
-    report.mutable_steps()->Add(steps_.begin(), steps_.end());
-    report.mutable_epochs()->Add(epochs_.begin(), epochs_.end());
+    for (auto step = steps_.begin(); step != steps_.end() && step->step() <= agreed_; ++step) *report.add_steps() = *step;
+    for (auto epoch = epochs_.begin(); epoch != epochs_.end() && epoch->step() <= agreed_; ++epoch) *report.add_epochs() = *epoch;
   }
   return report;
 }
@@ -253,7 +285,7 @@ void Link::SendLoop() {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Link::QueueReady));
-      if (!closed_ && Queued() < kMostInOneReport) mutex_.AwaitWithTimeout(absl::Condition(&closed_), kGather);
+      if (!closed_ && Sendable() < kMostInOneReport) mutex_.AwaitWithTimeout(absl::Condition(&closed_), kGather);
       if (closed_) return;
       report = TakeReport();
       sending_ = true;

@@ -34,24 +34,29 @@ class Link {
   // FailedPrecondition names what differs among the ranks' environments.
   absl::StatusOr<std::vector<allreduce::Endpoint>> Rendezvous(const allreduce::Endpoint& mine,
                                                               const std::map<std::string, std::string>& environment);
-  // Waits until a generation newer than ours has been formed, and gives this trainer's order in it; from then on the link speaks for
-  // that one. FailedPrecondition: we have no place in it.
-  absl::StatusOr<v1::TrainerOrder> Regroup();
+  // Waits until there is a generation newer than ours, and gives this trainer's order in it; from then on the link speaks for that one.
+  // `why`: finished, reason and silent_ranks. FailedPrecondition: we have no place in any, or the job has ended.
+  absl::StatusOr<v1::TrainerOrder> Regroup(v1::RegroupRequest why);
   uint64_t generation() const;
   uint32_t rank() const;
   absl::Status ReportPlan(const v1::PlanReport& report);
   // After everything queued has been answered. FailedPrecondition: the generation is over.
   absl::Status ReportEnd(v1::EndReport report);
 
-  // Queues for sending in order. Steps and epochs are sent by rank 0 alone, and kept by the others until they are known to be
-  // durable: whoever is rank 0 of the next generation sends what this one's left unsent. Rank 0 waits only while the queue is full
-  // (10,000 records), which takes a coordinator that is away for long.
+  // Queues for sending in order. Steps and epochs are sent by rank 0 alone, once all replicas agree on the state after them, and kept by
+  // the others until they are known to be durable: whoever is rank 0 of the next generation sends what this one's left unsent. Rank 0 waits
+  // only while the queue is full (10,000 records), which takes a coordinator that is away for long.
   void QueueStep(v1::StepRecord record);
   void QueueEpoch(v1::EpochRecord record);
   void QueuePass(v1::PassRecord record);
   void QueueNote(std::string note);
   // Rank 0 says that they are durable up to this step: the others need not keep them.
   void Forget(uint64_t durable_step);
+  // All replicas agree on the state after this step.
+  void Agreed(uint64_t step);
+  // What is queued of steps and epochs, for a trainer that has not seen them; there it takes the place of what is queued.
+  std::string Records() const;
+  void TakeRecords(const std::string& records);
   // As far as the coordinator has answered.
   uint64_t durable_step() const { return durable_step_; }
 
@@ -62,9 +67,9 @@ class Link {
   absl::Status Retry(const char* what, absl::FunctionRef<absl::Status()> call);
   void Queue(absl::FunctionRef<void()> add);
   void SendLoop();
-  size_t Queued() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  size_t Sendable() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Over() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return over_ == generation_; }
-  bool QueueReady() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || (!Over() && Queued() > 0); }
+  bool QueueReady() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || (!Over() && Sendable() > 0); }
   bool Drained() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   v1::ProgressReport TakeReport() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeAnswer(const v1::ProgressReport& report, const v1::ProgressAck& ack) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -80,6 +85,7 @@ class Link {
   uint32_t rank_ ABSL_GUARDED_BY(mutex_);
   // The generation for which the coordinator takes nothing any more; 0: none.
   uint64_t over_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t agreed_ ABSL_GUARDED_BY(mutex_) = 0;
   // Not yet answered, or not known to be durable.
   std::deque<v1::StepRecord> steps_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::EpochRecord> epochs_ ABSL_GUARDED_BY(mutex_);

@@ -111,6 +111,8 @@ RunSpec ToRunSpec(const v1::TrainerStart& start) {
   RunSpec spec;
   static_cast<Placement&>(spec) = ToPlacement(order);
   spec.job_id = order.job_id();
+  spec.joins = order.joins();
+  if (order.silence_ms() > 0) spec.silence_ms = static_cast<int>(order.silence_ms());
   spec.threads = std::max(1, static_cast<int>(order.threads()));
   spec.address = start.address();
   spec.scratch = start.scratch();

@@ -23,7 +23,8 @@ bool MayJoinAnother(const absl::Status& status) {
 template <typename T>
 absl::Status Place<T>::Join() {
   reporter_.Status({.phase = "rendezvous"});
-  ASSIGN_OR_RETURN(exchange_, GradientExchange<T>::Join(spec_, layout_, rendezvous_, ComputeEnvironment()));
+  const auto abandoned = [this] { return reporter_.NewestGeneration() > spec_.generation; };
+  ASSIGN_OR_RETURN(exchange_, GradientExchange<T>::Join(spec_, layout_, rendezvous_, ComputeEnvironment(), abandoned));
   if (spec_.memory_limit > 0) {
     memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec_.memory_limit - exchange_->memory_bytes(), 1));
   }
@@ -33,31 +34,48 @@ absl::Status Place<T>::Join() {
 
 template <typename T>
 absl::Status Place<T>::Enter() {
+  if (spec_.joins && regroup_) return Move(absl::AbortedError("it joins a job that runs"));
   const absl::Status joined = Join();
-  return joined.ok() || !MayJoinAnother(joined) ? joined : Move(joined);
+  return joined.ok() || !MayJoinAnother(joined) || !regroup_ ? joined : Move(joined);
 }
 
 template <typename T>
-absl::Status Place<T>::Move(const absl::Status& broken) {
-  absl::Status status = broken;
+absl::Status Place<T>::Move(const absl::Status& why) {
+  if (!regroup_) return why;
+  absl::Status status = why;
   do {
-    if (!regroup_) return status;
-    LOG_WARNING("job=%s generation=%d rank=%d step=broken error=\"%s\" action=\"wait for the next generation\"", spec_.job_id,
-                spec_.generation, spec_.rank, status.message());
+    LOG_INFO("job=%s generation=%d rank=%d reason=\"%s\" action=\"ask for a place in a newer generation\"", spec_.job_id, spec_.generation,
+             spec_.rank, status.message());
     // Peers that still wait for us see at once that we are gone.
     runner_.reset();
     exchange_.reset();
-    absl::StatusOr<Placement> placement = regroup_();
-    if (!placement.ok()) {
-      LOG_WARNING("job=%s generation=%d error=\"%s\"", spec_.job_id, spec_.generation, placement.status().message());
-      return status;
-    }
-    static_cast<Placement&>(spec_) = *std::move(placement);
-    moved_ = true;
-    LOG_INFO("job=%s generation=%d rank=%d ranks=%d event=moved", spec_.job_id, spec_.generation, spec_.rank, spec_.ranks());
-    status = Join();
+    absl::StatusOr<Placement> placement =
+        regroup_({.reason = std::string(status.message()), .silent_ranks = allreduce::SilentRanks(status)});
+    RETURN_IF_ERROR(placement.status());
+    status = MoveTo(*std::move(placement));
   } while (!status.ok() && MayJoinAnother(status));
   return status;
+}
+
+template <typename T>
+absl::Status Place<T>::MoveTo(Placement placement) {
+  runner_.reset();
+  exchange_.reset();
+  static_cast<Placement&>(spec_) = std::move(placement);
+  moved_ = true;
+  LOG_INFO("job=%s generation=%d rank=%d ranks=%d event=moved", spec_.job_id, spec_.generation, spec_.rank, spec_.ranks());
+  return Join();
+}
+
+template <typename T>
+absl::StatusOr<bool> Place<T>::AwaitEnd() {
+  if (!regroup_) return true;
+  absl::StatusOr<Placement> placement = regroup_({.finished = true, .reason = "all steps are done"});
+  if (absl::IsFailedPrecondition(placement.status())) return true;
+  RETURN_IF_ERROR(placement.status());
+  const absl::Status moved = MoveTo(*std::move(placement));
+  RETURN_IF_ERROR(moved.ok() || !MayJoinAnother(moved) ? moved : Move(moved));
+  return false;
 }
 
 template class Place<float>;

@@ -30,11 +30,13 @@ class Place {
         regroup_(regroup),
         reporter_(reporter) {}
 
-  // Meets the peers of spec's generation; where one of them dies meanwhile, those of a newer one.
+  // Meets the peers of spec's generation, or, if it joins or one of them dies meanwhile, those of a newer one.
   absl::Status Enter();
-  // After `broken` came from the exchange: leaves this generation, and enters a newer one. The error is `broken`, or what came after
-  // it, if this replica cannot go on.
-  absl::Status Move(const absl::Status& broken);
+  // Leaves this generation for the reason that is given, and enters a newer one. FailedPrecondition: there is none for this replica any
+  // more.
+  absl::Status Move(const absl::Status& why);
+  // After the last step: true once the job has ended, or false in a newer generation, which was entered.
+  absl::StatusOr<bool> AwaitEnd();
   // Whether this is another generation than the one that the process was started for: its members may be a step apart.
   bool moved() const { return moved_; }
 
@@ -44,6 +46,7 @@ class Place {
 
  private:
   absl::Status Join();
+  absl::Status MoveTo(Placement placement);
 
   RunSpec& spec_;
   const Model& model_;

@@ -107,6 +107,13 @@ class Reporter {
   // Steps are told by every replica. The newest of them whose record is durable, as far as this one knows; and what the others know.
   virtual uint64_t DurableStep() const = 0;
   virtual void Forget(uint64_t durable_step) = 0;
+  // All replicas have the same state after this step: it, and what was told of it, may be passed on.
+  virtual void Agreed(uint64_t step) = 0;
+  // Steps and epochs that are not durable, as far as is known, in place of those that another replica has.
+  virtual std::string Records() const = 0;
+  virtual void TakeRecords(const std::string& records) = 0;
+  // The newest generation of the job that this trainer was told of; 0: of none.
+  virtual uint64_t NewestGeneration() const = 0;
 };
 
 }  // namespace lockstep

@@ -56,6 +56,8 @@ struct Placement {
 
 struct RunSpec : Placement {
   std::string job_id;
+  bool joins = false;      // has to ask for its placement first
+  int silence_ms = 60000;  // a peer that gives no sign of life for so long is taken for dead
   int threads = 1;
   std::string address;  // to listen on for peers
   std::string scratch;  // a folder of this trainer's own

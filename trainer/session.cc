@@ -10,6 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
@@ -22,12 +24,19 @@
 namespace lockstep {
 namespace {
 
+// A third of the shortest silence for which a worker can be told to kill (lockstep-coordinator --silence-ms).
+constexpr absl::Duration kBeat = absl::Seconds(1);
+
 // The control socket after the start: commands in, status out. End-of-file means that the worker is gone, and we go with it.
 class Control {
  public:
-  explicit Control(int fd) : fd_(fd), reader_([this] { ReadCommands(); }) { reader_.detach(); }
+  explicit Control(int fd) : fd_(fd) {
+    std::thread([this] { ReadCommands(); }).detach();
+    std::thread([this] { Beat(); }).detach();
+  }
 
   bool cancel() const { return cancel_; }
+  uint64_t newest_generation() const { return newest_generation_; }
 
   void Send(const v1::TrainerStatus& status) {
     absl::MutexLock lock(&mutex_);
@@ -41,13 +50,20 @@ class Control {
       const auto command = ReadFrame<v1::TrainerCommand>(fd_);
       if (!command.ok() || !command->has_value()) _exit(1);
       if ((*command)->cancel()) cancel_ = true;
+      newest_generation_ = (*command)->newest_generation();
     }
+  }
+  // However long a step takes: only a process that is stopped, or starved, does not.
+  void Beat() {
+    v1::TrainerStatus beat;
+    beat.set_beat(true);
+    for (;; absl::SleepFor(kBeat)) Send(beat);
   }
 
   const int fd_;
   std::atomic<bool> cancel_ = false;
+  std::atomic<uint64_t> newest_generation_ = 0;
   absl::Mutex mutex_;
-  std::thread reader_;
 };
 
 class SessionReporter final : public Reporter {
@@ -65,6 +81,10 @@ class SessionReporter final : public Reporter {
   bool CancelWanted() const override { return control_.cancel(); }
   uint64_t DurableStep() const override { return link_.durable_step(); }
   void Forget(uint64_t durable_step) override { link_.Forget(durable_step); }
+  void Agreed(uint64_t step) override { link_.Agreed(step); }
+  std::string Records() const override { return link_.Records(); }
+  void TakeRecords(const std::string& records) override { link_.TakeRecords(records); }
+  uint64_t NewestGeneration() const override { return control_.newest_generation(); }
 
  private:
   Control& control_;
@@ -136,16 +156,28 @@ absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
   const Rendezvous rendezvous = [&link](const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment) {
     return link.Rendezvous(mine, environment);
   };
-  const Regroup regroup = [&link]() -> absl::StatusOr<Placement> {
-    ASSIGN_OR_RETURN(const v1::TrainerOrder order, link.Regroup());
+  const Regroup regroup = [&link](const Asking& asking) -> absl::StatusOr<Placement> {
+    v1::RegroupRequest request;
+    request.set_finished(asking.finished);
+    request.set_reason(asking.reason);
+    request.mutable_silent_ranks()->Assign(asking.silent_ranks.begin(), asking.silent_ranks.end());
+    ASSIGN_OR_RETURN(const v1::TrainerOrder order, link.Regroup(std::move(request)));
     return ToPlacement(order);
   };
-  ASSIGN_OR_RETURN(const RunOutcome outcome, RunJob(spec, files, rendezvous, regroup, reporter));
+  const absl::StatusOr<RunOutcome> outcome = RunJob(spec, files, rendezvous, regroup, reporter);
+  if (absl::IsFailedPrecondition(outcome.status())) {
+    LOG_INFO("job=%s event=left reason=\"%s\"", spec.job_id, outcome.status().message());
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(outcome.status());
   for (;;) {
     if (link.rank() != 0) return absl::OkStatus();
-    const absl::Status concluded = Conclude(spec, outcome, link);
+    const absl::Status concluded = Conclude(spec, *outcome, link);
+    if (!absl::IsFailedPrecondition(concluded)) return concluded;
     // Another replica died though all steps are done: the result is that of the generation which we are of now.
-    if (!absl::IsFailedPrecondition(concluded) || !link.Regroup().ok()) return concluded;
+    v1::RegroupRequest finished;
+    finished.set_finished(true);
+    if (!link.Regroup(std::move(finished)).ok()) return absl::OkStatus();
   }
 }
 

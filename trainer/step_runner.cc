@@ -43,14 +43,10 @@ std::vector<LeafResult> StepRunner<T>::RunLeaves(const std::function<LeafResult(
 }
 
 template <typename T>
-absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash,
-                                                 uint64_t durable_step) {
+absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, const Word& word) {
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(exchange_.BeginStep());
-  Verdict verdict;
-  verdict.cancel = cancel;
-  verdict.state_hash = state_hash;
-  verdict.durable_step = durable_step;
+  Verdict verdict{word};
   verdict.with_sample_ids = spec_.log_samples;
   verdict.leaves = RunLeaves([&](int thread, int leaf) {
     const absl::Time asked = absl::Now();
@@ -91,13 +87,10 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
 }
 
 template <typename T>
-absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink,
+absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, const Word& word, const OutputSink& sink,
                                                    const PassWatcher& watcher) {
-  std::vector<LeafResult> totals(static_cast<size_t>(spec_.my_run().size()));
-  for (size_t i = 0; i < totals.size(); ++i) {
-    totals[i].leaf = spec_.my_run().begin + static_cast<int>(i);
-    totals[i].metrics.resize(metrics_.size());
-  }
+  Verdict verdict{word};
+  std::vector<LeafResult> totals = NoFigures();
   for (uint64_t step = 0; step < steps; ++step) {
     std::vector<std::vector<std::pair<std::vector<int64_t>, std::vector<double>>>> outputs(totals.size());
     const std::vector<LeafResult> results = RunLeaves([&](int thread, int leaf) {
@@ -127,12 +120,10 @@ absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipe
     }
     if (std::any_of(totals.begin(), totals.end(), [](const LeafResult& leaf) { return !leaf.error.empty(); })) break;
     if (watcher && !watcher(SumUp(step + 1, totals))) {
-      cancel = true;
+      verdict.cancel = true;
       break;
     }
   }
-  Verdict verdict;
-  verdict.cancel = cancel;
   verdict.leaves = std::move(totals);
   Evaluation evaluation;
   ASSIGN_OR_RETURN(evaluation.verdict, exchange_.ExchangeVerdicts(verdict));
@@ -140,6 +131,23 @@ absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipe
   if (joint.samples > 0) evaluation.loss = joint.loss_sum / static_cast<double>(joint.samples) + replica_.SumOfPenalties();
   evaluation.metrics = MetricValues(joint.metrics);
   return evaluation;
+}
+
+template <typename T>
+absl::StatusOr<JointVerdict> StepRunner<T>::Compare(const Word& word) {
+  Verdict verdict{word};
+  verdict.leaves = NoFigures();
+  return exchange_.ExchangeVerdicts(verdict);
+}
+
+template <typename T>
+std::vector<LeafResult> StepRunner<T>::NoFigures() const {
+  std::vector<LeafResult> leaves(static_cast<size_t>(spec_.my_run().size()));
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    leaves[i].leaf = spec_.my_run().begin + static_cast<int>(i);
+    leaves[i].metrics.resize(metrics_.size());
+  }
+  return leaves;
 }
 
 template <typename T>

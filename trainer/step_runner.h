@@ -57,18 +57,20 @@ class StepRunner {
   StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
              bool trains);
 
-  // `step` counts from 1 and is the random streams'; `state_hash` is that of the last committed step, for comparing;
-  // `durable_step` goes into the verdict.
-  absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, bool cancel, const std::string& state_hash,
-                                    uint64_t durable_step);
+  // `step` counts from 1 and is the random streams'.
+  absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, const Word& word);
   // `steps` batches of the pipeline. With a sink, outputs go there and nothing is measured; it is called by one thread at a time, in
   // order of the virtual replicas within each step. The watcher may be null.
-  absl::StatusOr<Evaluation> Evaluate(uint64_t steps, dataset::Pipeline& pipeline, bool cancel, const OutputSink& sink,
+  absl::StatusOr<Evaluation> Evaluate(uint64_t steps, dataset::Pipeline& pipeline, const Word& word, const OutputSink& sink,
                                       const PassWatcher& watcher);
+  // Nothing is computed: replicas only compare their words.
+  absl::StatusOr<JointVerdict> Compare(const Word& word);
 
   NamedValues MetricValues(const std::vector<SumAndCount>& sums) const;
 
  private:
+  // Of this replica's virtual replicas.
+  std::vector<LeafResult> NoFigures() const;
   static PassSoFar SumUp(uint64_t batches, const std::vector<LeafResult>& totals);
   std::vector<LeafResult> RunLeaves(const std::function<LeafResult(int thread, int leaf)>& run);
 

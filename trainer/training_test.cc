@@ -43,6 +43,10 @@ class Record final : public Reporter {
 
   uint64_t DurableStep() const override { return 0; }
   void Forget(uint64_t) override {}
+  void Agreed(uint64_t) override {}
+  std::string Records() const override { return ""; }
+  void TakeRecords(const std::string&) override {}
+  uint64_t NewestGeneration() const override { return 0; }
 
   int cancel_after = -1;  // steps; -1: never
   std::vector<StepFigures> steps;
@@ -360,6 +364,10 @@ class Dying final : public Reporter {
   bool CancelWanted() const override { return false; }
   uint64_t DurableStep() const override { return 0; }
   void Forget(uint64_t) override {}
+  void Agreed(uint64_t) override {}
+  std::string Records() const override { return ""; }
+  void TakeRecords(const std::string&) override {}
+  uint64_t NewestGeneration() const override { return 0; }
 
  private:
   const int at_;
@@ -397,8 +405,8 @@ TEST_F(Training, SurvivorsGoOnFromLiveStateToTheSameBits) {
           return spec.generation == 1 && index != 3 && meetings++ == 0 ? first.For(rank)(mine, environment)
                                                                        : second.For(next_rank)(mine, environment);
         };
-        const Regroup regroup = [&]() -> absl::StatusOr<Placement> {
-          if (next_rank < 0) return absl::FailedPreconditionError("dead");
+        const Regroup regroup = [&](const Asking& asking) -> absl::StatusOr<Placement> {
+          if (next_rank < 0 || asking.finished) return absl::FailedPreconditionError("dead, or the job has ended");
           return Placement{2, next_rank, after, "another secret"};
         };
         outcomes[static_cast<size_t>(index)] = RunJob(spec, files_, rendezvous, regroup, reporter);

@@ -22,6 +22,7 @@ v1::Verdict ToProto(const Verdict& verdict, bool with_sample_ids, size_t most_re
   proto.set_cancel(verdict.cancel);
   proto.set_state_hash(verdict.state_hash);
   proto.set_durable_step(verdict.durable_step);
+  proto.set_newest_generation(verdict.newest_generation);
   for (const LeafResult& leaf : verdict.leaves) {
     proto.set_out_of_memory(proto.out_of_memory() || leaf.out_of_memory);
     if (proto.error().empty()) proto.set_error(leaf.error.substr(0, most_reason_bytes));
@@ -76,16 +77,25 @@ LeafResult Fold(const std::vector<LeafResult>& leaves, allreduce::Subtree node) 
   return left;
 }
 
-// "replica state differs: ranks 0, 1 have aa…, rank 2 has bb…", or nothing.
-std::string CompareHashes(const std::vector<v1::Verdict>& verdicts) {
-  std::map<std::string, std::vector<size_t>> ranks_by_hash;
+// "replica state differs: rank 0, 1 has aa…; rank 2 has bb…".
+void CompareHashes(const std::vector<v1::Verdict>& verdicts, JointVerdict& joint) {
+  std::map<std::string, std::vector<int>> ranks_by_hash;
   for (size_t rank = 0; rank < verdicts.size(); ++rank) {
-    if (!verdicts[rank].state_hash().empty()) ranks_by_hash[verdicts[rank].state_hash()].push_back(rank);
+    if (!verdicts[rank].state_hash().empty()) ranks_by_hash[verdicts[rank].state_hash()].push_back(static_cast<int>(rank));
   }
-  if (ranks_by_hash.size() < 2) return "";
+  if (ranks_by_hash.size() < 2) return;
+  size_t most = 0, groups_of_most = 0;
+  for (const auto& [hash, ranks] : ranks_by_hash) {
+    if (ranks.size() > most) most = ranks.size(), groups_of_most = 0;
+    if (ranks.size() == most) ++groups_of_most;
+  }
   std::vector<std::string> groups;
-  for (const auto& [hash, ranks] : ranks_by_hash) groups.push_back(absl::StrCat("rank ", absl::StrJoin(ranks, ", "), " has ", hash));
-  return absl::StrCat("replica state differs: ", absl::StrJoin(groups, "; "));
+  for (const auto& [hash, ranks] : ranks_by_hash) {
+    groups.push_back(absl::StrCat("rank ", absl::StrJoin(ranks, ", "), " has ", hash));
+    if (ranks.size() < most || groups_of_most > 1) joint.divergent.insert(joint.divergent.end(), ranks.begin(), ranks.end());
+  }
+  std::sort(joint.divergent.begin(), joint.divergent.end());
+  joint.divergence = absl::StrCat("replica state differs: ", absl::StrJoin(groups, "; "));
 }
 
 }  // namespace
@@ -110,6 +120,7 @@ absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encode
     joint.cancel |= verdict.cancel();
     joint.out_of_memory |= verdict.out_of_memory();
     joint.durable_step = std::max<uint64_t>(joint.durable_step, verdict.durable_step());
+    joint.newest_generation = std::max<uint64_t>(joint.newest_generation, verdict.newest_generation());
     if (joint.error.empty() && !verdict.error().empty()) joint.error = absl::StrCat("rank ", rank, ": ", verdict.error());
     for (const v1::LeafVerdict& proto : verdict.leaves()) {
       if (proto.leaf() >= seen.size() || seen[proto.leaf()]) {
@@ -134,7 +145,7 @@ absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encode
     joint.bad.insert(joint.bad.end(), leaf.bad.begin(), leaf.bad.end());
   }
   joint.sample_digest = XXH3_64bits(digests.data(), digests.size() * sizeof(uint64_t));
-  if (joint.error.empty()) joint.error = CompareHashes(verdicts);
+  CompareHashes(verdicts, joint);
   return joint;
 }
 

@@ -14,11 +14,16 @@
 
 namespace lockstep {
 
-// One replica's part.
-struct Verdict {
+// What a replica says beside its figures.
+struct Word {
   bool cancel = false;
-  std::string state_hash;     // after the last committed step
-  uint64_t durable_step = 0;  // as far as this replica knows
+  std::string state_hash;          // after the last committed step; empty: it was not computed
+  uint64_t durable_step = 0;       // as far as this replica knows
+  uint64_t newest_generation = 0;  // that it was told of
+};
+
+// One replica's part.
+struct Verdict : Word {
   std::vector<LeafResult> leaves;
   bool with_sample_ids = false;
 };
@@ -27,8 +32,12 @@ struct Verdict {
 struct JointVerdict {
   bool cancel = false;
   bool out_of_memory = false;
-  uint64_t durable_step = 0;  // as far as any replica knows
-  std::string error;          // empty: the step may be committed; else the first rank's, by rank
+  uint64_t durable_step = 0;       // as far as any replica knows
+  uint64_t newest_generation = 0;  // that any replica was told of
+  // Replicas whose state is not that of most, by rank, and who has which: nothing of this step counts. All, if no state is that of most.
+  std::vector<int> divergent;
+  std::string divergence;
+  std::string error;  // empty: the step may be committed; else the first rank's, by rank
   int64_t samples = 0;
   double loss_sum = 0;
   std::vector<SumAndCount> metrics;
@@ -40,8 +49,7 @@ struct JointVerdict {
 // At most allreduce::kMaxVerdictBytes: reasons of bad samples and errors are cut, and sample ids are left out, if it would be more.
 std::string EncodeVerdict(const Verdict& verdict);
 
-// `encoded` by rank. DataLoss if one cannot be read, or the leaves are not 0 … leaves-1, each once. Replicas whose state hashes
-// differ make an error that names them.
+// `encoded` by rank. DataLoss if one cannot be read, or the leaves are not 0 … leaves-1, each once.
 absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encoded, int leaves);
 
 }  // namespace lockstep

@@ -71,8 +71,13 @@ TEST(Verdict, OneReplicasTroubleIsEverybodys) {
 TEST(Verdict, ReplicasWhoseStateDiffersAreNamed) {
   const auto joint = JoinVerdicts({Encode({Leaf(0)}, "aa"), Encode({Leaf(1)}, "bb"), Encode({Leaf(2)}, "aa")}, 3);
   ASSERT_TRUE(joint.ok());
-  EXPECT_THAT(joint->error, HasSubstr("rank 0, 2 has aa"));
-  EXPECT_THAT(joint->error, HasSubstr("rank 1 has bb"));
+  EXPECT_THAT(joint->divergence, HasSubstr("rank 0, 2 has aa"));
+  EXPECT_THAT(joint->divergence, HasSubstr("rank 1 has bb"));
+  EXPECT_EQ(joint->divergent, std::vector<int>{1}) << "the others are most";
+  const auto equal = JoinVerdicts({Encode({Leaf(0)}, "aa"), Encode({Leaf(1)}, "aa"), Encode({Leaf(2)})}, 3);
+  EXPECT_TRUE(equal->divergent.empty()) << "one that computed no hash says nothing";
+  const auto tie = JoinVerdicts({Encode({Leaf(0)}, "aa"), Encode({Leaf(1)}, "bb")}, 2);
+  EXPECT_EQ(tie->divergent, (std::vector<int>{0, 1})) << "nobody knows which is right";
 }
 
 TEST(Verdict, BadSamplesComeInOrderOfVirtualReplicas) {

@@ -98,6 +98,7 @@ MetricFamily EndedByReason(const TrainerCounts& counts) {
   Add(&family, {{"reason", "done"}}, static_cast<double>(counts.done));
   Add(&family, {{"reason", "failed"}}, static_cast<double>(counts.failed));
   Add(&family, {{"reason", "crashed"}}, static_cast<double>(counts.crashed));
+  Add(&family, {{"reason", "silent"}}, static_cast<double>(counts.silent));
   Add(&family, {{"reason", "stopped"}}, static_cast<double>(counts.stopped));
   Add(&family, {{"reason", "not_started"}}, static_cast<double>(counts.not_started));
   return family;

@@ -14,6 +14,7 @@ WorkerFigures Figures() {
   figures.worker_id = "w";
   figures.connected = true;
   figures.counts.crashed = 2;
+  figures.counts.silent = 1;
   v1::TrainerReport trainer;
   trainer.set_job_id("a");
   trainer.set_rank(3);
@@ -30,6 +31,7 @@ TEST(Metrics, TellOfTrainersByJobAndRank) {
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_phase_seconds_total{job=\"a\",rank=\"3\",phase=\"reduce\"} 1.5"));
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_memory_bytes{job=\"a\",rank=\"3\",category=\"optimizer\"} 4096"));
   EXPECT_THAT(text, HasSubstr("lockstep_worker_trainers_ended_total{reason=\"crashed\"} 2"));
+  EXPECT_THAT(text, HasSubstr("lockstep_worker_trainers_ended_total{reason=\"silent\"} 1"));
   EXPECT_THAT(text, HasSubstr("lockstep_worker_connected 1"));
 }
 

@@ -18,10 +18,11 @@ bool IsSuperseded(absl::Span<const WantedTrainer> wanted, const TrainerKey& key)
          });
 }
 
-// Another generation or role of the same job still runs here.
-bool MustWait(absl::Span<const ActualTrainer> actual, const TrainerKey& key) {
-  return std::any_of(actual.begin(), actual.end(), [&key](const ActualTrainer& one) {
-    return !one.ended && one.key.job_id == key.job_id && (one.key.generation != key.generation || one.key.role != key.role);
+// One of the same job, from another generation or of another role, still runs here and should not.
+bool MustWait(absl::Span<const WantedTrainer> wanted, absl::Span<const ActualTrainer> actual, const TrainerKey& key) {
+  return std::any_of(actual.begin(), actual.end(), [&](const ActualTrainer& one) {
+    return !one.ended && one.key.job_id == key.job_id && (one.key.generation != key.generation || one.key.role != key.role) &&
+           !Wants(wanted, one.key);
   });
 }
 
@@ -59,9 +60,9 @@ Reconciliation Reconcile(absl::Span<const WantedTrainer> wanted, absl::Span<cons
   for (const WantedTrainer& order : wanted) {
     const auto running = std::find_if(actual.begin(), actual.end(), [&order](const ActualTrainer& one) { return one.key == order.key; });
     if (running == actual.end()) {
-      if (!IsSuperseded(wanted, order.key) && !MustWait(actual, order.key)) result.start.push_back(order.key);
-    } else if (order.cancel && !running->ended && !running->cancelled) {
-      result.cancel.push_back(order.key);
+      if (!MustWait(wanted, actual, order.key)) result.start.push_back(order.key);
+    } else if (!running->ended && running->told != order.word) {
+      result.tell.push_back(order.key);
     }
   }
   return result;

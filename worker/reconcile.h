@@ -4,10 +4,9 @@
 //
 //   - a trainer is started once, however often it is ordered and however it ended;
 //   - one that is cancelled before it was started is started too, and then told: its peers may be waiting for it;
-//   - while one of another generation of its job still runs here, a trainer is not started (a stopped one may wake);
-//   - one that is not wanted any more may end by itself for a moment, then gets SIGTERM, then SIGKILL; one whose generation is
-//   over
-//     gets SIGKILL at once, because nothing that it does can count.
+//   - while one of its job that is not wanted any more still runs here, a trainer is not started (a stopped one may wake);
+//   - one that is not wanted any more may end by itself for a moment, then gets SIGTERM, then SIGKILL; one that a newer
+//     one of its job takes the place of gets SIGKILL at once, because nothing that it does can count.
 //
 // Thread-safe: no state.
 
@@ -37,9 +36,17 @@ TrainerKey KeyOf(const v1::TrainerOrder& order);
 // "job=J generation=1 rank=0 role=TRAIN", for logs.
 std::string ToString(const TrainerKey& key);
 
+// What a running trainer is told, again whenever it changes.
+struct TrainerWord {
+  bool cancel = false;
+  uint64_t newest_generation = 0;
+
+  bool operator==(const TrainerWord&) const = default;
+};
+
 struct WantedTrainer {
   TrainerKey key;
-  bool cancel = false;
+  TrainerWord word;
 };
 
 // A trainer that was started here, until its end is known to the coordinator and it is not wanted any more.
@@ -49,7 +56,7 @@ struct ActualTrainer {
   // The coordinator knows that it ended.
   bool acknowledged = false;
   std::optional<absl::Time> unwanted_since;
-  bool cancelled = false;
+  TrainerWord told;
   bool terminated = false;
   bool killed = false;
 };
@@ -62,7 +69,7 @@ struct ReconcileOptions {
 
 struct Reconciliation {
   std::vector<TrainerKey> start;
-  std::vector<TrainerKey> cancel;
+  std::vector<TrainerKey> tell;
   std::vector<TrainerKey> terminate;
   std::vector<TrainerKey> kill;
   std::vector<TrainerKey> forget;

@@ -17,7 +17,7 @@ const ReconcileOptions kOptions;
 TrainerKey Key(const std::string& job, uint64_t generation = 1, uint32_t rank = 0, v1::Role role = v1::TRAIN) {
   return {job, generation, role, rank};
 }
-WantedTrainer Wanted(const TrainerKey& key, bool cancel = false) { return {key, cancel}; }
+WantedTrainer Wanted(const TrainerKey& key, bool cancel = false) { return {key, {.cancel = cancel}}; }
 ActualTrainer Running(const TrainerKey& key) { return {.key = key}; }
 ActualTrainer Ended(const TrainerKey& key, bool acknowledged) { return {.key = key, .ended = true, .acknowledged = acknowledged}; }
 ActualTrainer Unwanted(const TrainerKey& key, absl::Duration since) { return {.key = key, .unwanted_since = kNow - since}; }
@@ -47,11 +47,11 @@ TEST(Reconcile, ForgetsWhatEndedOnceItIsAcknowledgedAndNotWanted) {
 
 TEST(Reconcile, CancelsOnceAndStartsEvenWhatIsCancelledAlready) {
   EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {}).start, ElementsAre(Key("a")));
-  EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {Running(Key("a"))}).cancel, ElementsAre(Key("a")));
+  EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {Running(Key("a"))}).tell, ElementsAre(Key("a")));
   ActualTrainer told = Running(Key("a"));
-  told.cancelled = true;
-  EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {told}).cancel, IsEmpty());
-  EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {Ended(Key("a"), false)}).cancel, IsEmpty());
+  told.told.cancel = true;
+  EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {told}).tell, IsEmpty());
+  EXPECT_THAT(Decide({Wanted(Key("a"), true)}, {Ended(Key("a"), false)}).tell, IsEmpty());
 }
 
 TEST(Reconcile, WhatIsNotWantedMayEndThenIsTerminatedThenKilled) {
@@ -79,6 +79,25 @@ TEST(Reconcile, AnOldGenerationIsKilledAndReapedBeforeTheNewOneStarts) {
   EXPECT_THAT(before.kill, ElementsAre(old));
   EXPECT_THAT(before.start, IsEmpty());
   EXPECT_THAT(Decide({Wanted(fresh)}, {Ended(old, false)}).start, ElementsAre(fresh));
+}
+
+TEST(Reconcile, AJoinerStartsBesideTheMembersThatRun) {
+  const TrainerKey member = Key("a", 1);
+  const TrainerKey joiner = Key("a", 2);
+  const auto todo = Decide({Wanted(member), Wanted(joiner)}, {Running(member)});
+  EXPECT_THAT(todo.start, ElementsAre(joiner));
+  EXPECT_THAT(todo.kill, IsEmpty());
+  EXPECT_THAT(Decide({Wanted(member), Wanted(joiner)}, {Running(joiner)}).start, ElementsAre(member));
+}
+
+TEST(Reconcile, TellsOfANewerGenerationOnce) {
+  WantedTrainer moved = Wanted(Key("a"));
+  moved.word.newest_generation = 2;
+  ActualTrainer running = Running(Key("a"));
+  running.told.newest_generation = 1;
+  EXPECT_THAT(Decide({moved}, {running}).tell, ElementsAre(Key("a")));
+  running.told.newest_generation = 2;
+  EXPECT_THAT(Decide({moved}, {running}).tell, IsEmpty());
 }
 
 TEST(Reconcile, APlannerMayLeaveByItselfBeforeTheTrainingStarts) {

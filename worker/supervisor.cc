@@ -35,7 +35,11 @@ v1::TrainerReport NotStarted(const TrainerKey& key, const absl::Status& reason) 
 }  // namespace
 
 Supervisor::Supervisor(SupervisorOptions options, Outbox* outbox)
-    : options_(std::move(options)), outbox_(outbox), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), thread_([this] { Loop(); }) {}
+    : options_(std::move(options)),
+      outbox_(outbox),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      silence_(options_.silence),
+      thread_([this] { Loop(); }) {}
 
 Supervisor::~Supervisor() {
   {
@@ -79,7 +83,7 @@ TrainerCounts Supervisor::counts() const {
 void Supervisor::Loop() {
   for (;;) {
     TakeOrders();
-    const absl::Time next = Step();
+    const absl::Time next = std::min(Step(), WatchSilence());
     Publish();
     {
       absl::MutexLock lock(&mutex_);
@@ -99,6 +103,7 @@ void Supervisor::TakeOrders() {
     stopping_ = draining_;
   }
   if (orders.has_value()) {
+    if (orders->silence_ms() > 0) silence_ = absl::Milliseconds(orders->silence_ms());
     wanted_.clear();
     for (v1::TrainerOrder& order : *orders->mutable_trainers()) {
       const TrainerKey key = KeyOf(order);
@@ -113,7 +118,7 @@ absl::Time Supervisor::Step() {
   ReconcileOptions options = options_.stopping;
   if (stopping_) options.patience = absl::ZeroDuration();
   std::vector<WantedTrainer> wanted;
-  for (const auto& [key, order] : wanted_) wanted.push_back({key, order.cancel()});
+  for (const auto& [key, order] : wanted_) wanted.push_back({key, {order.cancel(), order.newest_generation()}});
   std::vector<ActualTrainer> actual;
   for (auto& [key, entry] : entries_) {
     if (wanted_.contains(key)) {
@@ -129,10 +134,11 @@ absl::Time Supervisor::Step() {
   for (const TrainerKey& key : todo.terminate) Stop(key, SIGTERM);
   for (const TrainerKey& key : todo.kill) Stop(key, SIGKILL);
   for (const TrainerKey& key : todo.start) Start(key);
-  for (const TrainerKey& key : todo.cancel) {
-    LOG_INFO("%s cancel=true", ToString(key));
-    entries_.at(key).process->SendCancel();
-    entries_.at(key).actual.cancelled = true;
+  for (const TrainerKey& key : todo.tell) {
+    const v1::TrainerOrder& order = wanted_.at(key);
+    LOG_INFO("%s cancel=%v newest_generation=%d", ToString(key), order.cancel(), order.newest_generation());
+    entries_.at(key).process->Tell(order);
+    entries_.at(key).actual.told = {order.cancel(), order.newest_generation()};
   }
   return todo.start.empty() ? todo.next : now;
 }
@@ -141,12 +147,15 @@ void Supervisor::Start(const TrainerKey& key) {
   Entry& entry = entries_[key];
   entry.order = wanted_.at(key);
   entry.actual.key = key;
+  // Its order says so; but a cancelled one is told once it can listen.
+  entry.actual.told.newest_generation = entry.order.newest_generation();
   v1::TrainerStart start = options_.start;
   *start.mutable_order() = entry.order;
   start.set_scratch(ScratchOf(key));
   absl::StatusOr<std::unique_ptr<TrainerProcess>> process = TrainerProcess::Start(options_.trainer, start);
   if (process.ok()) {
     entry.process = *std::move(process);
+    entry.process->Heard(MonotonicNow());
     LOG_INFO("%s pid=%d state=started", ToString(key), entry.process->report().pid());
     Count(&TrainerCounts::started);
   } else {
@@ -171,6 +180,29 @@ void Supervisor::Stop(const TrainerKey& key, int signal) {
   entry.actual.killed = signal == SIGKILL;
 }
 
+// Of a stopped process, or one whose host lets it starve; whoever computes for long has a thread that beats. Where this thread was away
+// itself, nobody's silence means anything.
+absl::Time Supervisor::WatchSilence() {
+  const absl::Time now = MonotonicNow();
+  const bool away = now - std::exchange(last_look_, now) > silence_ / 2;
+  absl::Time next = absl::InfiniteFuture();
+  for (auto& [key, entry] : entries_) {
+    if (entry.process == nullptr || entry.actual.killed) continue;
+    if (away) entry.process->Heard(now);
+    const absl::Duration silent = now - entry.process->last_heard();
+    if (silent >= silence_) {
+      LOG_WARNING("%s pid=%d signal=KILL reason=\"no sign of life for %s\"", ToString(key), entry.process->report().pid(),
+                  absl::FormatDuration(silent));
+      entry.process->KillAsSilent(silent);
+      entry.actual.killed = true;
+      Count(&TrainerCounts::silent);
+    } else {
+      next = std::min({next, entry.process->last_heard() + silence_, now + silence_ / 4});
+    }
+  }
+  return next;
+}
+
 void Supervisor::Poll(absl::Time until) {
   std::vector<pollfd> descriptors = {{wake_.get(), POLLIN, 0}};
   std::vector<Entry*> running;
@@ -192,7 +224,10 @@ void Supervisor::Poll(absl::Time until) {
 }
 
 void Supervisor::Serve(Entry* entry, const pollfd* ready) {
-  if (ready[1].revents != 0) entry->process->ReadControl();
+  if (ready[1].revents != 0) {
+    entry->process->ReadControl();
+    entry->process->Heard(MonotonicNow());
+  }
   if (ready[2].revents != 0) outbox_->AddLog(entry->actual.key, entry->process->ReadOutput());
   if (ready[0].revents != 0) TakeEnd(entry);
 }
@@ -205,7 +240,9 @@ void Supervisor::TakeEnd(Entry* entry) {
   entry->actual.ended = true;
   LOG_INFO("%s pid=%d state=ended exit_code=%d signal=%d message=\"%s\"", ToString(entry->actual.key), report.pid(), report.exit_code(),
            report.signal(), report.message());
-  if (report.signal() != 0) {
+  if (report.signal() != 0 && entry->actual.killed && !entry->actual.terminated) {
+    // Counted when it was found silent.
+  } else if (report.signal() != 0) {
     Count(entry->actual.terminated ? &TrainerCounts::stopped : &TrainerCounts::crashed);
   } else {
     Count(report.exit_code() == 0 ? &TrainerCounts::done : &TrainerCounts::failed);

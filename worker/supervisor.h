@@ -33,6 +33,8 @@ struct SupervisorOptions {
   // What all trainers are told; the supervisor adds order and scratch.
   v1::TrainerStart start;
   ReconcileOptions stopping;
+  // Until the coordinator says how long a trainer may give no sign of life.
+  absl::Duration silence = absl::Seconds(10);
 };
 
 // Since this worker started.
@@ -41,6 +43,7 @@ struct TrainerCounts {
   uint64_t done = 0;         // exit status 0
   uint64_t failed = 0;       // another exit status
   uint64_t crashed = 0;      // a signal that did not come from us
+  uint64_t silent = 0;       // killed because it gave no sign of life
   uint64_t stopped = 0;      // not wanted any more, and told so by a signal
   uint64_t not_started = 0;  // the program could not be run
 };
@@ -74,6 +77,8 @@ class Supervisor {
   absl::Time Step();
   void Start(const TrainerKey& key);
   void Stop(const TrainerKey& key, int signal);
+  // Kills those that were silent for too long. When to look again.
+  absl::Time WatchSilence();
   void Poll(absl::Time until);
   void Serve(Entry* entry, const pollfd* ready);
   void TakeEnd(Entry* entry);
@@ -89,6 +94,8 @@ class Supervisor {
   std::map<TrainerKey, v1::TrainerOrder> wanted_;
   std::map<TrainerKey, Entry> entries_;
   bool stopping_ = false;
+  absl::Duration silence_;
+  absl::Time last_look_ = absl::InfinitePast();
 
   mutable absl::Mutex mutex_;
   std::optional<v1::WorkerOrders> orders_ ABSL_GUARDED_BY(mutex_);

@@ -118,6 +118,7 @@ void TrainerProcess::TakeFrames() {
     v1::TrainerStatus status;
     if (!status.ParseFromArray(frames_.data() + 4, static_cast<int>(size))) return Broken("it sent bytes that are no status");
     frames_.erase(0, 4 + size);
+    if (status.beat()) continue;
     if (!status.message().empty()) report_.set_message(status.message());
     *report_.mutable_status() = MergeStatus(report_.status(), status);
   }
@@ -153,9 +154,15 @@ std::string TrainerProcess::RestOfOutput() {
   return lines;
 }
 
-void TrainerProcess::SendCancel() {
+void TrainerProcess::KillAsSilent(absl::Duration silent) {
+  report_.set_message(absl::StrCat("it gave no sign of life for ", absl::FormatDuration(absl::Trunc(silent, absl::Milliseconds(100)))));
+  Signal(SIGKILL);
+}
+
+void TrainerProcess::Tell(const v1::TrainerOrder& order) {
   v1::TrainerCommand command;
-  command.set_cancel(true);
+  command.set_cancel(order.cancel());
+  command.set_newest_generation(order.newest_generation());
   // One that is gone already is noticed by its pidfd.
   if (control() >= 0) WriteFrame(control(), command).IgnoreError();
 }

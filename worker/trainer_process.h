@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "proto/cluster.pb.h"
 #include "worker/spawn.h"
 
@@ -38,7 +39,13 @@ class TrainerProcess {
   // What is left of the output after the end: a last line without newline gets one.
   std::string RestOfOutput();
 
-  void SendCancel();
+  // What has changed of its order since it was started: see v1::TrainerCommand.
+  void Tell(const v1::TrainerOrder& order);
+  // When it last gave a sign of life, as its owner says.
+  void Heard(absl::Time when) { last_heard_ = when; }
+  absl::Time last_heard() const { return last_heard_; }
+  // With last words that say so.
+  void KillAsSilent(absl::Duration silent);
   // To the whole process group.
   void Signal(int signal);
   // Call when pidfd() is readable: kills what is left of the group, takes the exit status, reads the last words.
@@ -55,6 +62,7 @@ class TrainerProcess {
 
   ChildProcess child_;
   const std::string scratch_;
+  absl::Time last_heard_ = absl::InfinitePast();
   v1::TrainerReport report_;
   std::string frames_;  // bytes of the control socket that are no whole frame yet
   std::string line_;    // of the output, without its newline yet

@@ -70,7 +70,9 @@ TEST_F(TrainerProcessTest, TellsTheSignalThatItDiedOf) {
 
 TEST_F(TrainerProcessTest, NoLineIsLostHoweverFastTheyCome) {
   const auto process = Start("loud 20000");
-  process->SendCancel();
+  v1::TrainerOrder cancelled;
+  cancelled.set_cancel(true);
+  process->Tell(cancelled);
   const std::string output = ReadToEnd(process.get());
   EXPECT_THAT(output, HasSubstr("\nline 0\n"));
   EXPECT_THAT(output, HasSubstr("\nline 19999\n"));

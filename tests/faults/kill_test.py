@@ -1,99 +1,163 @@
-"""A trainer is killed at a random moment: the others go on in their processes, from live state, in one more generation, and the state has
-the bits of the undisturbed run in every step."""
+"""Trainers, workers and the coordinator are killed and stopped at random moments: the others go on in their processes, from live state,
+the dead come back, and the state has the bits of the undisturbed run in every step."""
 
-import json
 import os
-import random
 import signal
 import unittest
 
-from tests.cluster import harness
-
-# So many that a kill that is meant for the first third does not come after the last.
-STEPS = 600
-RUNS = 3
+from tests.faults import drills
 
 
-class KillTest(harness.ClusterTest):
-    undisturbed = None
+class KillTest(drills.DrillTest):
+    def kill_in_turn(self, job, kills, at_once=1):
+        survivors_ever = None
+        for _ in range(kills):
+            members = self.wait_for_members(job, 3)
+            step = self.step(job) + self.random.randrange(1, 25)
+            self.wait_for_step(job, step)
+            victims = self.random.sample(members, at_once)
+            for victim in victims:
+                self.kill(victim)
+            survivors_ever = set(members) - set(victims)
+            self.wait_for("the dead to be missed", lambda: not set(victims) & set(self.members(job)))
+            self.assertLessEqual(survivors_ever, set(self.trainers()), "survivors stay in their processes")
 
-    def setUp(self):
-        super().setUp()
-        self.seed = int(os.environ.get("LOCKSTEP_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
-        print("LOCKSTEP_TEST_SEED =", self.seed)
-        self.random = random.Random(self.seed)
-        if KillTest.undisturbed is None:
-            KillTest.undisturbed = self.fit("alone", *self.job(), batch=20, epochs=0)
-        self.cluster = harness.RunningCluster(self, slots=3)
-
-    @staticmethod
-    def job():
-        """Several epochs, each with a validation; five virtual replicas over three, two and one."""
-        return ("--validation", harness.VALIDATION, "--steps", STEPS, "--virtual-replicas", 5, "--seed", 3)
-
-    def trainers(self):
-        return sorted(pid for pid, command in self.processes() if "lockstep-trainer" in command)
-
-    def described(self, job):
-        return self.cluster.json("describe", job)
-
-    def step(self, job):
-        return int(self.described(job).get("latest", {}).get("step", 0))
-
-    def submit(self):
-        with open(self.path("job.yaml"), "w", encoding="utf-8") as file:
-            file.write("replicas: {min: 1, max: 3, threads: 1}\n")
-        return self.cluster.submit(*self.job(), "--batch", 20, "--job", self.path("job.yaml"))
-
-    def assert_undisturbed_bits(self, job, generation):
-        events = [json.loads(line) for line in self.cluster.succeed("watch", job, "--json", timeout=100).out.splitlines()]
-        described = self.described(job)
-        self.assertEqual(described["state"], "DONE", described)
-        steps = [event["step"] for event in events if "step" in event]
-        self.assertEqual([int(step["step"]) for step in steps], list(range(1, STEPS + 1)))
-        self.assertEqual([step["state_hash"] for step in steps], self.undisturbed.hashes)
-        epochs = [event["epoch"]["epoch"] for event in events if "epoch" in event]
-        self.assertEqual(epochs, list(range(1, len(epochs) + 1)))
-        states = [event["state"].get("reason") for event in events if "state" in event]
-        last = [int(step["generation"]) for step in steps].index(max(int(step["generation"]) for step in steps)) + 1
-        self.assertEqual(int(described["generation"]), generation, f"first step of the newest generation: {last}; states: {states}")
-
-    def kill(self, job, pid, survivors):
-        os.kill(pid, signal.SIGKILL)
-        self.wait_for(
-            "a smaller generation", lambda: len(self.described(job).get("replicas", [])) == len(survivors) or self.state_of(job) == "DONE")
-        self.assertLessEqual(set(self.trainers()), set(survivors), "nobody was started anew")
-
-    def state_of(self, job):
-        return self.described(job)["state"]
-
-    def test_one_of_three_at_a_random_step(self):
-        for _ in range(RUNS):
-            job = self.submit()
-            moment = self.random.randrange(1, STEPS // 3)
-            self.wait_for(f"step {moment}", lambda: self.step(job) >= moment)
-            trainers = self.trainers()
-            self.assertEqual(len(trainers), 3)
-            victim = self.random.choice(trainers)
-            self.kill(job, victim, [pid for pid in trainers if pid != victim])
-            self.assert_undisturbed_bits(job, generation=2)
-
-    def test_two_of_three_one_after_the_other(self):
+    def test_one_of_three_again_and_again(self):
         job = self.submit()
-        for left in (2, 1):
-            moment = self.step(job) + self.random.randrange(10, 40)
-            self.wait_for(f"step {moment}", lambda: self.step(job) >= moment)
-            trainers = self.trainers()
-            victim = self.random.choice(trainers)
-            self.kill(job, victim, [pid for pid in trainers if pid != victim])
-            self.assertLessEqual(len(self.trainers()), left)
-        self.assert_undisturbed_bits(job, generation=3)
+        self.kill_in_turn(job, 4)
+        states = self.assert_undisturbed_bits(job)
+        self.assertTrue(any("of them new" in state for state in states), states)
+
+    def test_two_of_three_at_once(self):
+        job = self.submit()
+        self.kill_in_turn(job, 2, at_once=2)
+        self.assert_undisturbed_bits(job)
 
     def test_while_they_load_and_meet(self):
         job = self.submit()
         trainers = self.wait_for("three trainers", lambda: [] if len(self.trainers()) < 3 else self.trainers())
-        os.kill(self.random.choice(trainers), signal.SIGKILL)
-        self.assert_undisturbed_bits(job, generation=2)
+        self.kill(self.random.choice(trainers))
+        self.assert_undisturbed_bits(job)
+
+    def test_all_at_once(self):
+        job = self.submit()
+        members = self.wait_for_members(job, 3)
+        self.wait_for_step(job, self.random.randrange(1, 50))
+        for pid in members:
+            self.kill(pid)
+        self.assert_undisturbed_bits(job)
+
+    def test_below_the_fewest_the_job_waits_for_a_replacement(self):
+        job = self.submit("{min: 3, max: 3, threads: 1}")
+        members = self.wait_for_members(job, 3)
+        self.wait_for_step(job, 10)
+        self.kill(members[1])
+        states = self.assert_undisturbed_bits(job)
+        self.assertTrue(any(state.startswith("waiting: 3 replicas wanted at least, 2 left") for state in states), states)
+
+
+class StopTest(drills.DrillTest):
+    coordinator_flags = ("--silence-ms", 3000)
+
+    def test_a_stopped_trainer_is_evicted_and_cannot_come_back(self):
+        job = self.submit()
+        members = self.wait_for_members(job, 3)
+        self.wait_for_step(job, 10)
+        victim = self.random.choice(members)
+        self.kill(victim, signal.SIGSTOP)
+        self.wait_for("it to be evicted", lambda: victim not in self.members(job), timeout=15)
+        self.kill(victim, signal.SIGCONT)
+        self.wait_for("it to be gone", lambda: victim not in self.trainers())
+        self.wait_for_members(job, 3)
+        self.assert_undisturbed_bits(job)
+
+
+class CoordinatorTest(drills.DrillTest):
+    def test_a_trainer_dies_while_the_coordinator_is_away(self):
+        job = self.submit()
+        members = self.wait_for_members(job, 3)
+        self.wait_for_step(job, 20)
+        self.cluster.coordinator.kill()
+        self.cluster.coordinator.wait()
+        self.kill(self.random.choice(members))
+        self.cluster.start_coordinator(self.cluster.address)
+        self.assert_undisturbed_bits(job)
+
+    def test_killed_again_and_again(self):
+        job = self.submit()
+        for _ in range(3):
+            self.wait_for_step(job, self.step(job) + self.random.randrange(1, 60))
+            self.cluster.coordinator.kill()
+            self.cluster.coordinator.wait()
+            self.cluster.start_coordinator(self.cluster.address)
+        states = self.assert_undisturbed_bits(job)
+        self.assertEqual([state for state in states if "replicas" in state], ["running on 3 replicas"], "nobody was disturbed")
+
+
+class WorkerTest(drills.DrillTest):
+    workers = 2
+    slots = 2
+    coordinator_flags = ("--lease-ms", 3000, "--heartbeat-ms", 300)
+
+    def test_a_killed_worker_takes_its_trainers_along_and_another_brings_new_ones(self):
+        job = self.submit()
+        members = self.wait_for_members(job, 3)
+        self.wait_for_step(job, 20)
+        victim = self.cluster.processes[self.random.choice([1, 2])]
+        victim.kill()
+        victim.wait()
+        self.wait_for("its trainers to be missed", lambda: len(self.members(job)) < 3, timeout=15)
+        self.assertTrue(set(self.members(job)) & set(members), "survivors stay in their processes")
+        self.cluster.start_worker(2, 2)
+        self.wait_for_members(job, 3)
+        self.assert_undisturbed_bits(job)
+
+    def test_a_stopped_worker_wakes_to_find_that_the_job_went_on(self):
+        job = self.submit()
+        self.wait_for_members(job, 3)
+        self.wait_for_step(job, 20)
+        victim = self.cluster.processes[self.random.choice([1, 2])]
+        theirs = [pid for pid in self.trainers() if os.stat(f"/proc/{pid}") and parent_of(pid) == victim.pid]
+        for pid in [victim.pid, *theirs]:
+            self.kill(pid, signal.SIGSTOP)
+        self.wait_for("its trainers to be missed", lambda: not set(theirs) & set(self.members(job)), timeout=20)
+        for pid in [victim.pid, *theirs]:
+            self.kill(pid, signal.SIGCONT)
+        self.assert_undisturbed_bits(job)
+
+
+class ScaleTest(drills.DrillTest):
+    def test_down_to_one_and_up_to_three(self):
+        job = self.submit()
+        members = self.wait_for_members(job, 3)
+        self.wait_for_step(job, 20)
+        self.cluster.succeed("scale", job, "--replicas", 1)
+        self.assertEqual(self.wait_for_members(job, 1), members[:1])
+        self.wait_for("the others to leave", lambda: len(self.trainers()) == 1)
+        self.wait_for_step(job, self.step(job) + 20)
+        self.cluster.succeed("scale", job, "--min", 1, "--max", 3)
+        self.assertEqual(self.wait_for_members(job, 3)[0], members[0])
+        self.assert_undisturbed_bits(job)
+
+    def test_mistakes_are_refused(self):
+        job = self.submit()
+        for arguments, words in (
+            (("--replicas", 6), "more than the 5 virtual replicas"),
+            (("--min", 3, "--max", 2), "make no sense together"),
+            ((), "--replicas, or --min and --max"),
+            (("--min", 1), "--max"),
+        ):
+            if arguments == ("--replicas", 6):
+                self.wait_for_members(job, 3)
+            outcome = self.run_lockstep("scale", job, *arguments, *self.cluster.flags())
+            self.assertEqual(outcome.code, 2, outcome.err)
+            self.assertIn(words, outcome.err)
+        self.cluster.succeed("cancel", job)
+
+
+def parent_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[1])
 
 
 if __name__ == "__main__":

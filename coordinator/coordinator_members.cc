@@ -1,0 +1,227 @@
+// Who is in a running job: trainers that are lost, those that come to join, those that are not wanted any more. Each change is a
+// generation; the processes that stay go on from live state (docs/reliability.md).
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/scheduler.h"
+
+namespace lockstep {
+namespace {
+
+constexpr absl::Duration kLongestPause = absl::Minutes(5);
+// How long a joiner that is ready waits for others that are still warming up, so that one generation takes them all.
+constexpr absl::Duration kJoinTogether = absl::Seconds(5);
+// Where a collective broke and all its trainers live: how long a death may take to be told.
+constexpr absl::Duration kSettle = absl::Seconds(2);
+
+// Of a job that can change its members: each of them holds all of its state.
+bool IsElastic(const JobEntry& job) {
+  const v1::Job& what = job.record.job;
+  return job.Active() && job.record.state == v1::RUNNING && what.kind() != v1::Job::EVALUATE && what.kind() != v1::Job::PREDICT &&
+         !job.record.cancel_wanted;
+}
+
+bool AllStepsDone(const JobEntry& job) { return job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps; }
+
+std::string Replicas(size_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
+
+std::string Ranks(const std::set<uint32_t>& ranks) {
+  return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
+}
+
+// 0, 1, 3, 7 … seconds.
+absl::Duration PauseAfter(uint32_t failures) {
+  if (failures == 0) return absl::ZeroDuration();
+  return std::min(((1 << std::min(failures - 1, 16u)) - 1) * absl::Seconds(1), kLongestPause);
+}
+
+}  // namespace
+
+absl::StatusOr<Ask> Coordinator::AskFor(const JobEntry& job) const {
+  ASSIGN_OR_RETURN(Ask ask, AskOf(job.record.job, *job.record.plan));
+  if (job.record.scale) {
+    ask.min = std::clamp(job.record.scale->min(), 1u, ask.virtual_replicas);
+    ask.max = std::clamp(job.record.scale->max(), ask.min, ask.virtual_replicas);
+  }
+  return ask;
+}
+
+bool Coordinator::CountDeath(const JobEntry& job, const std::string& cause, Draft& draft) const {
+  const uint64_t step = job.latest ? job.latest->step() : 0;
+  draft.record.deaths = step > job.record.death_step ? 1 : job.record.deaths + 1;
+  draft.record.death_step = step;
+  if (draft.record.deaths <= options_.most_deaths) return false;
+  const bool planning = job.record.state == v1::PLANNING;
+  draft.MoveTo(v1::FAILED,
+               planning ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ", cause)
+                        : absl::StrCat(draft.record.deaths, " generations broke off in step ", step + 1, job.in_hand.empty() ? "" : " (",
+                                       job.in_hand, job.in_hand.empty() ? "" : ")", ", and none got further; the last one: ", cause),
+               v1::TRAINING_FAILED);
+  return true;
+}
+
+absl::Status Coordinator::LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) {
+  std::vector<Seat> seats = job.generation->Living();
+  std::erase_if(seats, [&](const Seat& seat) { return ranks.contains(seat.record.member.rank()); });
+  if (!IsElastic(job) || seats.empty()) return Break(job, cause);
+  Draft draft(job.record);
+  if (CountDeath(job, cause, draft)) return Commit(job, std::move(draft));
+  job.no_joiner_before = std::max(job.no_joiner_before, clock_.Now() + PauseAfter(draft.record.deaths));
+  return Regather(job, std::move(draft), std::move(seats), cause);
+}
+
+absl::Status Coordinator::Regather(JobEntry& job, Draft draft, std::vector<Seat> seats, const std::string& cause) {
+  ASSIGN_OR_RETURN(const Ask ask, AskFor(job));
+  // Those who hold records that are not durable yet come first: rank 0 sends them.
+  size_t joined = 0;
+  for (const Joiner& joiner : job.joiners) {
+    if (joiner.ready() && seats.size() < ask.max) seats.push_back(joiner.seat), ++joined;
+  }
+  GenerationRecord generation;
+  ASSIGN_OR_RETURN(generation.secret, MakeSecret());
+  generation.number = job.record.next_generation;
+  generation.created_unix_ms = NowMs();
+  generation.waits = seats.size() < ask.min;
+  for (const Seat& seat : seats) generation.members.push_back(seat.record);
+  Number(generation.members, ask.virtual_replicas);
+  draft.record.generation = generation.number;
+  ++draft.record.next_generation;
+  std::string reason =
+      generation.waits
+          ? absl::StrCat("waiting: ", Replicas(ask.min), " wanted at least, ", seats.size(), " left with the live state: ", cause)
+      : joined > 0 ? absl::StrCat("going on with ", Replicas(seats.size()), ", ", joined, " of them new, from live state: ", cause)
+                   : absl::StrCat("going on with ", seats.size(), " of ", job.generation->record.members.size(),
+                                  " replicas, from live state: ", cause);
+  draft.generation = std::move(generation);
+  v1::StateChange& change = draft.MoveTo(v1::RUNNING, std::move(reason));
+  change.set_total_steps(job.record.total_steps);
+  change.set_replicas(static_cast<uint32_t>(seats.size()));
+  RETURN_IF_ERROR(Commit(job, std::move(draft)));
+  for (size_t rank = 0; rank < seats.size(); ++rank) job.generation->trainers[rank] = std::move(seats[rank].trainer);
+  std::erase_if(job.joiners, [&](const Joiner& joiner) {
+    return job.generation->RankOf(joiner.seat.record.process_generation, joiner.seat.record.process_rank).has_value();
+  });
+  if (seats.size() > 1 && !job.generation->record.waits) job.generation->awaited_since = clock_.Now();
+  if (joined > 0) LOG_INFO("job=%s generation=%d joined=%d", job.record.id, job.record.generation, joined);
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Grow(JobEntry& job, bool may_start) {
+  if (!IsElastic(job) || job.record.pause_wanted || AllStepsDone(job)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Ask ask, AskFor(job));
+  const std::vector<Seat> living = job.generation->Living();
+  if (living.size() > ask.max) return Shrink(job, ask.max);
+  RETURN_IF_ERROR(AdmitJoiners(job));
+  const size_t have = job.generation->Living().size() + job.joiners.size();
+  if (!may_start || have >= ask.max || clock_.Now() < job.no_joiner_before) return absl::OkStatus();
+  std::vector<MemberRecord> more = PlaceMore(ask, Offers(&job), ask.max - static_cast<uint32_t>(have));
+  if (more.empty()) return absl::OkStatus();
+  Draft draft(job.record);
+  for (MemberRecord& record : more) record.process_generation = draft.record.next_generation++;
+  RETURN_IF_ERROR(Commit(job, std::move(draft)));
+  ++decisions_;
+  for (MemberRecord& record : more) {
+    LOG_INFO("job=%s joiner=%d worker=%s state=ordered", job.record.id, record.process_generation, record.member.worker_id());
+    job.joiners.push_back({{std::move(record), {}}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Shrink(JobEntry& job, size_t most) {
+  std::vector<Seat> seats = job.generation->Living();
+  std::vector<MemberRecord> retired;
+  for (size_t i = most; i < seats.size(); ++i) retired.push_back(seats[i].record);
+  seats.resize(most);
+  RETURN_IF_ERROR(Regather(job, Draft(job.record), std::move(seats), absl::StrCat("at most ", Replicas(most), " wanted")));
+  job.retired.insert(job.retired.end(), retired.begin(), retired.end());
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::AdmitJoiners(JobEntry& job) {
+  if (!IsElastic(job) || AllStepsDone(job)) return absl::OkStatus();
+  absl::Time first = absl::InfiniteFuture();
+  size_t ready = 0;
+  for (const Joiner& joiner : job.joiners) {
+    first = std::min(first, joiner.ready_since);
+    ready += joiner.ready() ? 1 : 0;
+  }
+  if (ready == 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Ask ask, AskFor(job));
+  const Generation& generation = *job.generation;
+  const size_t together = generation.Living().size() + ready;
+  if (generation.record.waits ? together < ask.min : generation.awaited_since != absl::InfiniteFuture()) return absl::OkStatus();
+  if (generation.Living().size() >= ask.max) return absl::OkStatus();
+  if (ready < job.joiners.size() && clock_.Now() - first < kJoinTogether) return absl::OkStatus();
+  return Regather(job, Draft(job.record), job.generation->Living(), absl::StrCat(Replicas(ready), " joined"));
+}
+
+void Coordinator::LoseJoiner(JobEntry& job, const MemberRecord& record, const std::string& cause) {
+  std::erase_if(job.joiners, [&](const Joiner& joiner) {
+    return joiner.seat.record.process_generation == record.process_generation && joiner.seat.record.process_rank == record.process_rank;
+  });
+  ++job.failed_joins;
+  job.no_joiner_before = clock_.Now() + PauseAfter(job.failed_joins + 1);
+  ++decisions_;
+  LOG_WARNING("job=%s joiner=%d failed=%d error=\"%s\"", job.record.id, record.process_generation, job.failed_joins, cause);
+}
+
+absl::Status Coordinator::WatchBroken(JobEntry& job) {
+  Generation& generation = *job.generation;
+  const absl::Duration since = clock_.Now() - generation.asked_since;
+  std::set<uint32_t> absent;
+  for (const Seat& seat : generation.Living()) {
+    if (!generation.asked.contains(seat.record.member.rank())) absent.insert(seat.record.member.rank());
+  }
+  // One that computes for long comes once it reaches the collective; a stopped one is killed by its worker meanwhile.
+  if (!absent.empty()) {
+    if (since <= options_.rendezvous_timeout) return absl::OkStatus();
+    return LoseRanks(
+        job, absent,
+        absl::StrCat(Ranks(absent), " did not leave a generation that broke within ", absl::FormatDuration(options_.rendezvous_timeout)));
+  }
+  if (since <= kSettle) return absl::OkStatus();
+  const std::string cause = absl::StrCat("the collective broke though all trainers live: ", generation.why_asked);
+  const uint64_t step = job.latest ? job.latest->step() : 0;
+  if (job.record.deaths > 0 && job.record.death_step == step && !generation.not_heard.empty()) {
+    const auto accused = std::max_element(generation.not_heard.begin(), generation.not_heard.end(),
+                                          [](const auto& a, const auto& b) { return a.second <= b.second && a.first < b.first; });
+    return LoseRanks(job, {accused->first}, absl::StrCat("rank ", accused->first, " cannot be reached; ", cause));
+  }
+  // Once more with the same members, over new connections.
+  return LoseRanks(job, {}, cause);
+}
+
+absl::StatusOr<v1::JobStatus> Coordinator::Scale(const std::string& job_id, const v1::Replicas& wanted) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  const v1::Job& what = job->record.job;
+  if (what.kind() == v1::Job::EVALUATE || what.kind() == v1::Job::PREDICT) {
+    return absl::InvalidArgumentError(absl::StrCat("job ", job_id, " does not train; only a job that trains can be scaled"));
+  }
+  if (HasEnded(job->record.state)) {
+    return absl::FailedPreconditionError(absl::StrCat("job ", job_id, " has ended: it is ", v1::JobState_Name(job->record.state)));
+  }
+  if (wanted.min() < 1 || wanted.max() < wanted.min()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("replicas: at least ", wanted.min(), " and at most ", wanted.max(), " make no sense together"));
+  }
+  if (job->record.plan && wanted.min() > job->record.plan->resolved().virtual_replicas()) {
+    return absl::InvalidArgumentError(absl::StrCat("replicas: at least ", wanted.min(), " are more than the ",
+                                                   job->record.plan->resolved().virtual_replicas(), " virtual replicas of job ", job_id));
+  }
+  Draft draft(job->record);
+  draft.record.scale = wanted;
+  draft.Note(wanted.min() == wanted.max() ? absl::StrCat("scaled to ", Replicas(wanted.max()))
+                                          : absl::StrCat("scaled to ", wanted.min(), " to ", Replicas(wanted.max())));
+  RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  job->no_joiner_before = absl::InfinitePast();
+  Schedule();
+  return StatusOf(*job);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,284 @@
+// Who is in a running job: losses, joiners, scale.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/testing_cluster.h"
+
+namespace lockstep {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr auto kRefused = absl::StatusCode::kFailedPrecondition;
+
+v1::Job WithReplicas(uint32_t min, uint32_t max) {
+  v1::Job job = SmallJob();
+  job.mutable_replicas()->set_min(min);
+  job.mutable_replicas()->set_max(max);
+  return job;
+}
+
+// A job that trains on as many replicas as it may, all of them on one worker; they have met.
+struct Members {
+  TestingCluster cluster;
+  FakeWorker worker;
+  std::string job;
+
+  explicit Members(const v1::Job& wanted, uint32_t slots = 4) : worker(cluster, "w1", slots) {
+    EXPECT_TRUE(worker.Attend().ok());
+    job = cluster.Submit(wanted);
+    worker.Obey();
+    EXPECT_TRUE(cluster.Plan(job).ok());
+    worker.Obey();
+    EXPECT_EQ(cluster.State(job), v1::RUNNING);
+    Meet();
+  }
+  v1::JobStatus status() const { return cluster.Status(job); }
+  uint64_t generation() const { return status().generation(); }
+  int replicas() const { return status().replicas_size(); }
+  int joining() const { return status().joining_size(); }
+
+  void Meet() {
+    for (int rank = 0; rank < replicas(); ++rank) {
+      v1::RendezvousRequest request;
+      request.set_job_id(job);
+      request.set_generation(generation());
+      request.set_rank(static_cast<uint32_t>(rank));
+      EXPECT_TRUE(cluster->Rendezvous(request, absl::ZeroDuration()).ok());
+    }
+  }
+  // Of the process that was started by this order; `generation`: the newest that it was of.
+  absl::StatusOr<std::optional<v1::TrainerOrder>> Ask(uint64_t generation, uint64_t process_generation, uint32_t process_rank,
+                                                      std::vector<uint32_t> silent = {}, bool finished = false) {
+    v1::RegroupRequest request;
+    request.set_job_id(job);
+    request.set_generation(generation);
+    request.set_process_generation(process_generation);
+    request.set_process_rank(process_rank);
+    request.set_finished(finished);
+    request.set_reason("a test");
+    request.mutable_silent_ranks()->Assign(silent.begin(), silent.end());
+    return cluster->Regroup(request, absl::ZeroDuration());
+  }
+  // Lets time pass while the worker reports.
+  void Pass(absl::Duration time) {
+    for (absl::Duration passed; passed < time; passed += absl::Seconds(1)) {
+      cluster.Pass(absl::Seconds(1));
+      ASSERT_TRUE(worker.Report().ok());
+    }
+  }
+  // What the worker is told to run beside the members.
+  std::vector<v1::TrainerOrder> OrderedJoiners() const {
+    std::vector<v1::TrainerOrder> joiners;
+    const v1::WorkerOrders orders = worker.Orders();
+    for (const v1::TrainerOrder& order : orders.trainers()) {
+      if (order.joins() && order.generation() > 1) joiners.push_back(order);
+    }
+    return joiners;
+  }
+};
+
+TEST(Members, SurvivorsOfAKilledTrainerGoOnAndItIsStartedAgain) {
+  for (uint32_t victim = 0; victim < 2; ++victim) {
+    Members t(WithReplicas(1, 2));
+    ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 1).ok());
+    EXPECT_FALSE((*t.Ask(1, 1, 1 - victim)).has_value()) << "nobody is known to be dead";
+    t.worker.TrainerEnds(t.job, victim, 0, 9);
+    EXPECT_EQ(t.status().state(), v1::RUNNING);
+    EXPECT_EQ(t.generation(), 2u);
+    ASSERT_EQ(t.replicas(), 1);
+    EXPECT_THAT(t.status().reason(),
+                HasSubstr(absl::StrCat("going on with 1 of 2 replicas, from live state: the trainer of rank ", victim)));
+    EXPECT_EQ(t.joining(), 1);
+    const v1::WorkerOrders orders = t.worker.Orders();
+    ASSERT_EQ(orders.trainers_size(), 2);
+    EXPECT_EQ(orders.trainers(0).generation(), 1u) << "to the worker the process is what it was";
+    EXPECT_EQ(orders.trainers(0).rank(), 1 - victim);
+    EXPECT_EQ(orders.trainers(0).newest_generation(), 2u);
+    EXPECT_TRUE(orders.trainers(1).joins());
+    EXPECT_EQ(orders.trainers(1).generation(), 3u) << "a number of its own";
+    t.cluster.Restart();
+    ASSERT_TRUE(t.worker.Attend().ok());
+    const auto order = t.Ask(1, 1, 1 - victim);
+    ASSERT_TRUE(order.ok() && order->has_value()) << order.status();
+    EXPECT_EQ((*order)->generation(), 2u);
+    EXPECT_EQ((*order)->rank(), 0u);
+    ASSERT_EQ((*order)->members_size(), 1);
+    EXPECT_EQ((*order)->members(0).virtual_replica_count(), 4u);
+    EXPECT_FALSE((*order)->generation_secret().empty());
+    EXPECT_EQ(t.Ask(1, 1, victim).status().code(), kRefused);
+    EXPECT_EQ(t.Ask(0, 3, 0).status().code(), kRefused) << "a joiner of before the restart";
+    EXPECT_EQ(t.cluster.Progress(t.job, 1, 2, 2).code(), kRefused);
+    ASSERT_TRUE(t.cluster.Progress(t.job, 2, 1, 3).ok());
+    ASSERT_TRUE(t.cluster.End(t.job, 2, v1::DONE).ok());
+  }
+}
+
+TEST(Members, AJoinerThatIsReadyIsInTheNextGenerationAndNeverFirst) {
+  Members t(WithReplicas(1, 2));
+  t.worker.TrainerEnds(t.job, 0, 0, 9);
+  ASSERT_EQ(t.OrderedJoiners().size(), 1u);
+  t.worker.Obey();
+  ASSERT_TRUE(t.Ask(1, 1, 1).ok());
+  ASSERT_TRUE(t.cluster.Progress(t.job, 2, 1, 1).ok());
+  const auto order = t.Ask(3, 3, 0);
+  ASSERT_TRUE(order.ok() && order->has_value()) << order.status();
+  EXPECT_EQ(t.generation(), 4u);
+  EXPECT_EQ((*order)->rank(), 1u);
+  EXPECT_FALSE((*order)->joins());
+  EXPECT_EQ((*order)->members_size(), 2);
+  EXPECT_THAT(t.status().reason(), HasSubstr("going on with 2 replicas, 1 of them new, from live state: 1 replica joined"));
+  EXPECT_EQ(t.joining(), 0);
+  EXPECT_EQ((*t.Ask(2, 1, 1))->rank(), 0u);
+  const v1::WorkerOrders orders = t.worker.Orders();
+  for (const v1::TrainerOrder& one : orders.trainers()) EXPECT_EQ(one.newest_generation(), 4u);
+  t.Meet();
+  ASSERT_TRUE(t.cluster.Progress(t.job, 4, 1, 3).ok());
+}
+
+TEST(Members, AJoinerThatDiesIsStartedAgainLaterAndLater) {
+  Members t(WithReplicas(1, 2));
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  absl::Duration pause = absl::Seconds(1);
+  for (int failures = 0; failures < 5; ++failures) {
+    ASSERT_EQ(t.joining(), 1);
+    t.worker.Obey();
+    t.worker.TrainerEnds(t.job, 0, 1, 0, t.OrderedJoiners().back().generation());
+    EXPECT_EQ(t.joining(), 0);
+    t.Pass(pause - absl::Seconds(1));
+    EXPECT_EQ(t.joining(), 0) << failures;
+    t.Pass(absl::Seconds(2));
+    pause = 2 * pause + absl::Seconds(1);
+  }
+  EXPECT_EQ(t.generation(), 2u) << "those that train are not disturbed";
+}
+
+TEST(Members, BelowTheFewestTheyWaitWithTheirStateAlsoOverARestart) {
+  Members t(WithReplicas(2, 2), 2);
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  EXPECT_EQ(t.status().state(), v1::RUNNING);
+  EXPECT_THAT(t.status().reason(), HasSubstr("waiting: 2 replicas wanted at least, 1 left with the live state: the trainer of rank 1"));
+  EXPECT_FALSE((*t.Ask(1, 1, 0)).has_value());
+  t.Pass(absl::Minutes(10));
+  EXPECT_FALSE((*t.Ask(1, 1, 0)).has_value()) << "it waits as long as it takes";
+  t.cluster.Restart();
+  ASSERT_TRUE(t.worker.Attend().ok());
+  EXPECT_FALSE((*t.Ask(1, 1, 0)).has_value());
+  t.Pass(absl::Seconds(2));
+  ASSERT_EQ(t.joining(), 1);
+  const uint64_t joiner = t.OrderedJoiners().back().generation();
+  t.worker.Obey();
+  ASSERT_TRUE((*t.Ask(joiner, joiner, 0)).has_value());
+  const auto order = t.Ask(1, 1, 0);
+  ASSERT_TRUE(order->has_value());
+  EXPECT_EQ((*order)->rank(), 0u);
+  EXPECT_EQ((*order)->members_size(), 2);
+}
+
+TEST(Members, LostOneAfterTheOtherAllStartAgain) {
+  Members t(WithReplicas(1, 2));
+  t.worker.TrainerEnds(t.job, 0, 0, 9);
+  ASSERT_EQ(t.generation(), 2u);
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  EXPECT_EQ(t.joining(), 0);
+  t.Pass(absl::Seconds(3));
+  t.worker.Obey();
+  EXPECT_EQ(t.replicas(), 2);
+  EXPECT_EQ(t.worker.Orders().trainers(0).generation(), t.generation()) << "processes of its own";
+}
+
+TEST(Members, ACollectiveThatBreaksWithoutADeathIsTriedAgainAndThenGoesOnWithoutWhomTheOthersCannotHear) {
+  Members t(WithReplicas(1, 3));
+  ASSERT_FALSE((*t.Ask(1, 1, 0, {2})).has_value());
+  ASSERT_FALSE((*t.Ask(1, 1, 1, {2})).has_value());
+  t.Pass(absl::Seconds(20));
+  EXPECT_EQ(t.generation(), 1u) << "rank 2 may still compute";
+  ASSERT_FALSE((*t.Ask(1, 1, 2, {0})).has_value());
+  t.Pass(absl::Seconds(4));
+  ASSERT_EQ(t.generation(), 2u);
+  EXPECT_EQ(t.replicas(), 3);
+  EXPECT_THAT(t.status().reason(), HasSubstr("3 of 3 replicas, from live state: the collective broke though all trainers live: a test"));
+  t.Meet();
+  ASSERT_FALSE((*t.Ask(2, 1, 0, {2})).has_value());
+  ASSERT_FALSE((*t.Ask(2, 1, 1, {2})).has_value());
+  ASSERT_FALSE((*t.Ask(2, 1, 2, {0})).has_value());
+  t.Pass(absl::Seconds(4));
+  EXPECT_EQ(t.replicas(), 2);
+  EXPECT_THAT(t.status().reason(), HasSubstr("rank 2 cannot be reached"));
+  EXPECT_EQ(t.Ask(2, 1, 2).status().code(), kRefused);
+  EXPECT_EQ((*t.Ask(2, 1, 0))->members_size(), 2);
+}
+
+TEST(Members, OneThatDoesNotLeaveABrokenGenerationIsGivenUp) {
+  Members t(WithReplicas(1, 2));
+  ASSERT_FALSE((*t.Ask(1, 1, 0)).has_value());
+  t.Pass(t.cluster.options().rendezvous_timeout - absl::Seconds(2));
+  EXPECT_EQ(t.generation(), 1u);
+  t.Pass(absl::Seconds(4));
+  EXPECT_EQ(t.replicas(), 1);
+  EXPECT_THAT(t.status().reason(), HasSubstr("rank 1 did not leave a generation that broke within 5m"));
+}
+
+TEST(Members, AFinishedOneThatWaitsForTheEndBreaksNothing) {
+  Members t(WithReplicas(1, 2));
+  ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 3).ok());
+  ASSERT_FALSE((*t.Ask(1, 1, 1, {}, true)).has_value());
+  t.Pass(absl::Minutes(10));
+  EXPECT_EQ(t.generation(), 1u);
+  t.worker.TrainerEnds(t.job, 0, 0, 9);
+  const auto order = t.Ask(1, 1, 1, {}, true);
+  ASSERT_TRUE(order->has_value());
+  EXPECT_EQ((*order)->rank(), 0u) << "it stores the results now";
+  EXPECT_EQ(t.joining(), 0) << "nobody is needed any more";
+  ASSERT_TRUE(t.cluster.End(t.job, 2, v1::DONE).ok());
+  EXPECT_EQ(t.Ask(2, 1, 1, {}, true).status().code(), kRefused);
+}
+
+TEST(Members, ScaledDownTheLastRanksLeaveAtTheBoundaryAndScaledUpJoinersCome) {
+  Members t(WithReplicas(1, 4));
+  ASSERT_EQ(t.replicas(), 4);
+  v1::Replicas two;
+  two.set_min(1);
+  two.set_max(2);
+  ASSERT_TRUE(t.cluster->Scale(t.job, two).ok());
+  EXPECT_EQ(t.generation(), 2u);
+  EXPECT_EQ(t.replicas(), 2);
+  EXPECT_EQ(t.worker.Orders().trainers_size(), 4) << "they run on to their step boundary";
+  EXPECT_EQ(t.Ask(1, 1, 3).status().code(), kRefused);
+  EXPECT_EQ((*t.Ask(1, 1, 1))->members_size(), 2);
+  t.worker.TrainerEnds(t.job, 3, 0, 0);
+  EXPECT_EQ(t.worker.Orders().trainers_size(), 3);
+  t.worker.TrainerEnds(t.job, 2, 0, 0);
+  t.Meet();
+  t.Pass(absl::Seconds(10));
+  EXPECT_EQ(t.generation(), 2u);
+  t.cluster.Restart();
+  ASSERT_TRUE(t.worker.Attend().ok());
+  EXPECT_EQ(t.status().resolved().replicas().max(), 2u) << "known after a restart";
+  t.Pass(absl::Seconds(10));
+  EXPECT_EQ(t.joining(), 0);
+  two.set_max(4);
+  ASSERT_TRUE(t.cluster->Scale(t.job, two).ok());
+  EXPECT_EQ(t.joining(), 2);
+  two.set_min(9);
+  two.set_max(9);
+  EXPECT_THAT(t.cluster->Scale(t.job, two).status().message(), HasSubstr("more than the 4 virtual replicas"));
+  two.set_max(3);
+  EXPECT_EQ(t.cluster->Scale(t.job, two).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Members, WhatOthersWaitForIsNotTakenByAJobThatGrows) {
+  Members t(WithReplicas(1, 3), 3);
+  const std::string second = t.cluster.Submit(WithReplicas(1, 1));
+  EXPECT_EQ(t.cluster.State(second), v1::SUBMITTED);
+  t.worker.TrainerEnds(t.job, 2, 0, 9);
+  EXPECT_EQ(t.joining(), 0);
+  EXPECT_EQ(t.cluster.State(second), v1::PLANNING);
+}
+
+}  // namespace
+}  // namespace lockstep
