@@ -8,6 +8,7 @@
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "coordinator/job_id.h"
+#include "coordinator/membership.h"
 
 namespace lockstep {
 namespace {
@@ -172,7 +173,7 @@ absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
   Draft draft(job.record);
   if (job.record.cancel_wanted) return End(job, v1::CANCELLED, "cancelled", v1::NO_FAILURE);
   const uint64_t step = job.latest ? job.latest->step() : 0;
-  if (CountDeath(job, cause, draft)) {
+  if (CountDeath(job, cause, options_.most_deaths, draft)) {
     // It has failed.
   } else if (job.record.state == v1::PLANNING) {
     draft.MoveTo(v1::SUBMITTED, absl::StrCat("waiting to plan again: ", cause));

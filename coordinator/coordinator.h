@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "coordinator/admission.h"
+#include "coordinator/answers.h"
 #include "coordinator/coordinator_options.h"
 #include "coordinator/job_entry.h"
 #include "coordinator/snapshot.h"
@@ -31,20 +32,14 @@ namespace lockstep {
 
 class Coordinator {
  public:
-  struct Events {
-    std::vector<std::shared_ptr<const v1::Event>> events;
-    bool complete = false;  // the job has ended, and these are the last
-  };
-  struct Orders {
-    v1::WorkerOrders orders;
-    uint64_t version = 0;
-  };
+  using Events = JobEvents;
+  using Orders = VersionedOrders;
 
   // Begins with what the store holds.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(CoordinatorOptions options, Store& store, const Clock& clock);
 
   // ---- Of clients.
-  // For a job that is about to be submitted; never given twice.
+  // Never given twice.
   std::string NewJobId();
   // The job that a submission of this name became, if it did. InvalidArgument: that is another job.
   absl::StatusOr<std::optional<std::string>> FindSubmitted(const std::string& request_id, const v1::Job& job) const;
@@ -102,9 +97,8 @@ class Coordinator {
   absl::StatusOr<std::optional<std::string>> SubmittedAs(const std::string& request_id, const v1::Job& job) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<JobEntry*> Find(const std::string& job_id) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // The generation that trains now, if it is this one; FailedPrecondition says which is.
+  // The generation that trains now, or that plans or trains, if it is this one; FailedPrecondition says which is.
   absl::StatusOr<JobEntry*> FindRunning(const std::string& job_id, uint64_t generation) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // The generation that plans or trains now, if it is this one; FailedPrecondition says which is.
   absl::StatusOr<JobEntry*> FindActive(const std::string& job_id, uint64_t generation) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   v1::JobStatus StatusOf(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   v1::WorkerStatus StatusOf(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -116,10 +110,6 @@ class Coordinator {
   // The job's generation cannot go on: plan or train again, or fail.
   absl::Status Break(JobEntry& job, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // What the job asks for now.
-  absl::StatusOr<Ask> AskFor(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // True: there were too many without a new step, and the draft fails the job.
-  bool CountDeath(const JobEntry& job, const std::string& cause, Draft& draft) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Trainers of these ranks are gone: the others go on as a generation of their own where that is possible, or all start again.
   absl::Status LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The next generation: these, and the joiners that are ready. REQUIRES: at least one.
@@ -141,7 +131,7 @@ class Coordinator {
   absl::Status TakeKilled(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeEnded(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeMissing(const WorkerEntry& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Where this process was away itself (stopped, a slow disk, a clock that was set), nobody's silence means anything.
+  // Where this process was away itself, nobody's silence means anything.
   void ForgiveSilence(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Lose(const WorkerEntry& worker, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::TrainerOrder OrderFor(const JobEntry& job, const MemberRecord& member) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -159,7 +149,6 @@ class Coordinator {
   std::vector<Offer> Offers(const JobEntry* asking = nullptr) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool StillReported(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   uint32_t SlotsInUse(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  static absl::StatusOr<std::string> MakeSecret();
   int64_t NowMs() const { return absl::ToUnixMillis(clock_.Now()); }
 
   const CoordinatorOptions options_;

@@ -4,73 +4,29 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/generation_secret.h"
+#include "coordinator/membership.h"
 #include "coordinator/scheduler.h"
 
 namespace lockstep {
 namespace {
 
-constexpr absl::Duration kLongestPause = absl::Minutes(5);
 // How long a joiner that is ready waits for others that are still warming up, so that one generation takes them all.
 constexpr absl::Duration kJoinTogether = absl::Seconds(5);
 // Where a collective broke and all its trainers live: how long a death may take to be told.
 constexpr absl::Duration kSettle = absl::Seconds(2);
 
-// Of a job that can change its members: each of them holds all of its state.
-bool IsElastic(const JobEntry& job) {
-  const v1::Job& what = job.record.job;
-  return job.Active() && job.record.state == v1::RUNNING && what.kind() != v1::Job::EVALUATE && what.kind() != v1::Job::PREDICT &&
-         !job.record.cancel_wanted;
-}
-
-bool AllStepsDone(const JobEntry& job) { return job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps; }
-
-std::string Replicas(size_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
-
-std::string Ranks(const std::set<uint32_t>& ranks) {
-  return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
-}
-
-// 0, 1, 3, 7 … seconds.
-absl::Duration PauseAfter(uint32_t failures) {
-  if (failures == 0) return absl::ZeroDuration();
-  return std::min(((1 << std::min(failures - 1, 16u)) - 1) * absl::Seconds(1), kLongestPause);
-}
-
 }  // namespace
-
-absl::StatusOr<Ask> Coordinator::AskFor(const JobEntry& job) const {
-  ASSIGN_OR_RETURN(Ask ask, AskOf(job.record.job, *job.record.plan));
-  if (job.record.scale) {
-    ask.min = std::clamp(job.record.scale->min(), 1u, ask.virtual_replicas);
-    ask.max = std::clamp(job.record.scale->max(), ask.min, ask.virtual_replicas);
-  }
-  return ask;
-}
-
-bool Coordinator::CountDeath(const JobEntry& job, const std::string& cause, Draft& draft) const {
-  const uint64_t step = job.latest ? job.latest->step() : 0;
-  draft.record.deaths = step > job.record.death_step ? 1 : job.record.deaths + 1;
-  draft.record.death_step = step;
-  if (draft.record.deaths <= options_.most_deaths) return false;
-  const bool planning = job.record.state == v1::PLANNING;
-  draft.MoveTo(v1::FAILED,
-               planning ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ", cause)
-                        : absl::StrCat(draft.record.deaths, " generations broke off in step ", step + 1, job.in_hand.empty() ? "" : " (",
-                                       job.in_hand, job.in_hand.empty() ? "" : ")", ", and none got further; the last one: ", cause),
-               v1::TRAINING_FAILED);
-  return true;
-}
 
 absl::Status Coordinator::LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) {
   std::vector<Seat> seats = job.generation->Living();
   std::erase_if(seats, [&](const Seat& seat) { return ranks.contains(seat.record.member.rank()); });
   if (!IsElastic(job) || seats.empty()) return Break(job, cause);
   Draft draft(job.record);
-  if (CountDeath(job, cause, draft)) return Commit(job, std::move(draft));
+  if (CountDeath(job, cause, options_.most_deaths, draft)) return Commit(job, std::move(draft));
   job.no_joiner_before = std::max(job.no_joiner_before, clock_.Now() + PauseAfter(draft.record.deaths));
   return Regather(job, std::move(draft), std::move(seats), cause);
 }

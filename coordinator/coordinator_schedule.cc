@@ -1,6 +1,4 @@
 // Which job plans or trains where, now. The decisions themselves are pure functions (admission.h, scheduler.h).
-#include <openssl/rand.h>
-
 #include <algorithm>
 #include <tuple>
 #include <utility>
@@ -9,24 +7,16 @@
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/generation_secret.h"
+#include "coordinator/membership.h"
 #include "coordinator/scheduler.h"
 
 namespace lockstep {
 namespace {
 
-constexpr size_t kSecretBytes = 32;
-
 using TrainerKey = std::tuple<std::string, uint64_t, uint32_t>;
 
 }  // namespace
-
-absl::StatusOr<std::string> Coordinator::MakeSecret() {
-  std::string secret(kSecretBytes, '\0');
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(secret.data()), static_cast<int>(secret.size())) != 1) {
-    return absl::InternalError("no random bytes for a generation's secret");
-  }
-  return secret;
-}
 
 // Trainers ordered and those that still run though they are not wanted. Planning that has been reported is about to end, and
 // holds nobody up.

@@ -7,9 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
-#include "trainer/callbacks.h"
 #include "trainer/equalize.h"
-#include "trainer/fit_state.h"
+#include "trainer/fit_loop.h"
 
 namespace lockstep {
 namespace {
@@ -25,69 +24,7 @@ void AddPhases(const Phases& from, Phases& to) {
   to.total += from.total;
 }
 
-template <typename T>
-class Fit {
- public:
-  Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, MemoryAccount& account, Replica<T>& replica, Place<T>& place,
-      Reporter& reporter)
-      : spec_(spec), files_(files), data_(data), account_(account), replica_(replica), place_(place), reporter_(reporter) {}
-
-  absl::Status Prepare(const Recipe& recipe);
-  absl::StatusOr<RunOutcome> Run();
-
- private:
-  bool StepsLeft() const { return spec_.steps == 0 || state_.step < spec_.steps; }
-  bool EpochsLeft() const { return spec_.epochs == 0 || state_.epoch < spec_.epochs; }
-  uint64_t StepsPerEpoch() const { return static_cast<uint64_t>(data_.train_sampler().StepsPerEpoch()); }
-  bool WorkLeft() const { return !state_.ended && (state_.batch > 0 || (StepsLeft() && EpochsLeft())); }
-  // One step, or the end of an epoch: whole, or without an effect.
-  absl::Status Advance();
-  // After the last of them: what follows, once all replicas have done it; then rank 0 ends, and the others once the job has.
-  absl::Status Conclude();
-  // On, in a newer generation: this one broke, or has others as members.
-  absl::Status GoOn(absl::Status why);
-  // In a generation that was moved to: to where the furthest of its members is.
-  absl::Status CatchUp();
-  absl::Status MakePipeline();
-  Word MyWord() const;
-  // After every exchange.
-  void Heed(const JointVerdict& verdict);
-  absl::Status RunStep();
-  // False: the run ends.
-  bool Accept(const StepOutcome& step);
-  bool CountBad(const std::vector<BadSample>& bad, const dataset::Index& index, const char* data_set);
-  void Report(const StepOutcome& step);
-  absl::Status EndEpoch();
-  absl::StatusOr<NamedValues> Validate();
-  absl::Status Decide(const EpochLogs& logs);
-  // What follows the last step: changes the replica.
-  absl::Status Finish();
-  absl::Status WriteResults();
-  void End(Ending ending, std::string reason);
-  std::string Scratch(const char* name) const { return absl::StrCat(spec_.scratch, "/", name); }
-  OwnedBytes Owned() const;
-
-  const RunSpec& spec_;
-  const RunFiles& files_;
-  const DataSource& data_;
-  MemoryAccount& account_;
-  Replica<T>& replica_;
-  Place<T>& place_;
-  Reporter& reporter_;
-
-  Callbacks callbacks_;
-  std::unique_ptr<dataset::Pipeline> pipeline_;
-  RunOutcome outcome_;
-  bool over_ = false;  // nothing is left to do here
-  bool settled_ = false;
-  // As all replicas know alike since the last exchange.
-  uint64_t newest_generation_ = 0;
-  bool cancel_ = false;
-  FitState state_;
-  absl::Time epoch_start_ = absl::Now();
-  Phases phase_totals_;
-  absl::Time last_status_ = absl::InfinitePast();
-};
+}  // namespace
 
 template <typename T>
 absl::Status Fit<T>::Prepare(const Recipe& recipe) {
@@ -292,114 +229,14 @@ void Fit<T>::Report(const StepOutcome& step) {
 }
 
 template <typename T>
-absl::StatusOr<NamedValues> Fit<T>::Validate() {
-  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation, place_.runner().Evaluate(data_.validation_steps(), *pipeline, MyWord(), nullptr, nullptr));
-  const JointVerdict& verdict = evaluation.verdict;
-  Heed(verdict);
-  if (!verdict.error.empty()) {
-    End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed,
-        absl::StrCat("validation after step ", state_.step, ": ", verdict.error));
-  } else {
-    CountBad(verdict.bad, data_.validation(), "validation");
-  }
-  NamedValues values = {{"loss", evaluation.loss}};
-  values.insert(values.end(), evaluation.metrics.begin(), evaluation.metrics.end());
-  return values;
-}
-
-template <typename T>
-absl::Status Fit<T>::EndEpoch() {
-  // A run of so many steps may end within an epoch, which then does not count as a pass, but is validated and reported.
-  const uint32_t ended = state_.epoch + (state_.batch >= StepsPerEpoch() ? 1 : 0);
-  EpochFigures figures;
-  figures.epoch = state_.sums.epoch;
-  figures.step = state_.step;
-  figures.samples = state_.sums.samples;
-  figures.loss = state_.sums.samples > 0 ? state_.sums.loss / static_cast<double>(state_.sums.samples) : 0;
-  figures.metrics = place_.runner().MetricValues(state_.sums.metrics);
-  figures.learning_rate = replica_.LearningRate();
-  if (data_.has_validation()) {
-    ASSIGN_OR_RETURN(figures.validation, Validate());
-    state_.epoch = ended;
-    if (state_.ended) return absl::OkStatus();
-    if (state_.epoch == 1) account_.Settle(Owned());
-  }
-  figures.bad_samples = state_.sums.bad;
-  figures.wall_seconds = absl::ToDoubleSeconds(absl::Now() - epoch_start_);
-  state_.epoch = ended;
-  EpochLogs logs = {{"loss", figures.loss}};
-  logs.insert(logs.end(), figures.metrics.begin(), figures.metrics.end());
-  for (const auto& [name, value] : figures.validation) logs.emplace_back(absl::StrCat("val_", name), value);
-  state_.last_epoch = figures;
-  reporter_.Epoch(std::move(figures));
-  if (spec_.ranks() == 1) reporter_.Agreed(state_.step);
-  RETURN_IF_ERROR(Decide(logs));
-  state_.sums = EpochSums();
-  state_.sums.epoch = state_.epoch + 1;
-  state_.batch = 0;
-  ++state_.ends;
-  epoch_start_ = absl::Now();
-  return absl::OkStatus();
-}
-
-template <typename T>
-absl::Status Fit<T>::Decide(const EpochLogs& logs) {
-  const int64_t epoch = static_cast<int64_t>(state_.sums.epoch) - 1;  // Keras counts from 0
-  if (callbacks_.best && callbacks_.best->OnEpochEnd(epoch, logs, state_.best)) {
-    // On every replica: whichever is rank 0 at the end stores it.
-    RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("best.keras")));
-  }
-  if (callbacks_.plateau) {
-    const double before = replica_.LearningRate();
-    if (const auto rate = callbacks_.plateau->OnEpochEnd(logs, before, state_.plateau)) {
-      RETURN_IF_ERROR(replica_.SetLearningRate(*rate));
-      reporter_.Note(absl::StrCat("epoch ", epoch + 1, ": learning rate reduced from ", before, " to ", *rate));
-    }
-  }
-  if (callbacks_.early_stopping) {
-    const EarlyStopping::Decision decision = callbacks_.early_stopping->OnEpochEnd(epoch, logs, state_.early_stopping);
-    if (decision.keep_weights) {
-      RETURN_IF_ERROR(replica_.SaveWeights(Scratch("best.weights")));
-      state_.weights_kept = true;
-    }
-    if (decision.stop) {
-      state_.note = absl::StrCat("stopped early after epoch ", epoch + 1, ": ", callbacks_.early_stopping->monitor().metric,
-                                 " did not improve for ", callbacks_.early_stopping->options().patience, " epochs");
-      state_.ended = true;
-    }
-  }
-  return absl::OkStatus();
-}
-
-template <typename T>
-absl::Status Fit<T>::Finish() {
-  replica_.FinishTraining();
-  if (state_.weights_kept) {
-    RETURN_IF_ERROR(replica_.RestoreWeights(Scratch("best.weights")));
-    absl::StrAppend(&state_.note, state_.note.empty() ? "" : "; ", "weights of epoch ", state_.early_stopping.best_epoch + 1, " restored");
-  }
-  state_.finished = true;
-  return absl::OkStatus();
-}
-
-template <typename T>
-absl::Status Fit<T>::WriteResults() {
-  reporter_.Status({.phase = "saving", .step = state_.step, .epoch = state_.epoch});
-  RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("trained.keras")));
-  outcome_.artifacts.emplace_back("trained.keras");
-  if (callbacks_.best && state_.best.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
-  return absl::OkStatus();
-}
-
-template <typename T>
 void Fit<T>::End(Ending ending, std::string reason) {
   state_.ended = true;
   state_.ending = ending;
   state_.reason = std::move(reason);
 }
 
-}  // namespace
+template class Fit<float>;
+template class Fit<double>;
 
 template <typename T>
 absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,

@@ -1,0 +1,58 @@
+#include "coordinator/membership.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+
+namespace lockstep {
+namespace {
+
+constexpr absl::Duration kLongestPause = absl::Minutes(5);
+
+}  // namespace
+
+absl::StatusOr<Ask> AskFor(const JobEntry& job) {
+  ASSIGN_OR_RETURN(Ask ask, AskOf(job.record.job, *job.record.plan));
+  if (job.record.scale) {
+    ask.min = std::clamp(job.record.scale->min(), 1u, ask.virtual_replicas);
+    ask.max = std::clamp(job.record.scale->max(), ask.min, ask.virtual_replicas);
+  }
+  return ask;
+}
+
+bool IsElastic(const JobEntry& job) {
+  const v1::Job& what = job.record.job;
+  return job.Active() && job.record.state == v1::RUNNING && what.kind() != v1::Job::EVALUATE && what.kind() != v1::Job::PREDICT &&
+         !job.record.cancel_wanted;
+}
+
+bool AllStepsDone(const JobEntry& job) { return job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps; }
+
+bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Draft& draft) {
+  const uint64_t step = job.latest ? job.latest->step() : 0;
+  draft.record.deaths = step > job.record.death_step ? 1 : job.record.deaths + 1;
+  draft.record.death_step = step;
+  if (draft.record.deaths <= most) return false;
+  const std::string what =
+      job.record.state == v1::PLANNING
+          ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ")
+          : absl::StrCat(draft.record.deaths, " generations broke off in step ", step + 1,
+                         job.in_hand.empty() ? "" : absl::StrCat(" (", job.in_hand, ")"), ", and none got further; the last one: ");
+  draft.MoveTo(v1::FAILED, absl::StrCat(what, cause), v1::TRAINING_FAILED);
+  return true;
+}
+
+absl::Duration PauseAfter(uint32_t failures) {
+  if (failures == 0) return absl::ZeroDuration();
+  return std::min(((1 << std::min(failures - 1, 16u)) - 1) * absl::Seconds(1), kLongestPause);
+}
+
+std::string Replicas(size_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
+
+std::string Ranks(const std::set<uint32_t>& ranks) {
+  return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,27 @@
+#pragma once
+// What the state of a job says about its members: pure functions. The decisions that follow are made in coordinator_members.cc.
+
+#include <set>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/admission.h"
+#include "coordinator/job_entry.h"
+
+namespace lockstep {
+
+// What the job asks for now. REQUIRES: it was planned.
+absl::StatusOr<Ask> AskFor(const JobEntry& job);
+// Whether it runs, and its members may change: each of them holds all of its state.
+bool IsElastic(const JobEntry& job);
+bool AllStepsDone(const JobEntry& job);
+// Counts a death in the draft. True: there were more than `most` without a new step, and the draft fails the job.
+bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Draft& draft);
+// Of a trainer that is started again after so many failures: 0, 0, 1, 3, 7 … seconds, five minutes at most.
+absl::Duration PauseAfter(uint32_t failures);
+// "1 replica", "rank 1", "ranks 1, 3".
+std::string Replicas(size_t count);
+std::string Ranks(const std::set<uint32_t>& ranks);
+
+}  // namespace lockstep
