@@ -105,6 +105,8 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   watch.add_option("--after", line.after_sequence, "Sequence number of the last event that is known")->type_name("N");
   watch.add_option("--step-log", line.step_log, "A line of JSON for each step that is seen")->type_name("FILE.jsonl");
   add("cancel", "End a job at its next step", Command::kCancel);
+  add("pause", "Stop a job at its next step, with a checkpoint; its slots are free for others", Command::kPause);
+  add("resume", "Put a paused job back into the queue", Command::kResume);
   CLI::App& scale = add("scale", "Give a job more or fewer replicas, from its next step on", Command::kScale);
   CLI::Option* exactly = scale
                              .add_option_function<uint32_t>(

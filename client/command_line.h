@@ -11,7 +11,23 @@
 
 namespace lockstep {
 
-enum class Command { kFit, kEvaluate, kPredict, kSubmit, kList, kDescribe, kWatch, kCancel, kScale, kDownload, kLogs, kWorkers, kVersion };
+enum class Command {
+  kFit,
+  kEvaluate,
+  kPredict,
+  kSubmit,
+  kList,
+  kDescribe,
+  kWatch,
+  kCancel,
+  kPause,
+  kResume,
+  kScale,
+  kDownload,
+  kLogs,
+  kWorkers,
+  kVersion
+};
 
 // A flag of a job's field.
 struct GivenFlag {

@@ -37,7 +37,7 @@ class Conversation {
   absl::StatusOr<int> Describe();
   absl::StatusOr<int> Watch() { return WatchJob(line_.job_id, line_.after_sequence); }
   absl::StatusOr<int> Cancel();
-  absl::StatusOr<int> Scale();
+  absl::StatusOr<int> Show(absl::StatusOr<v1::JobStatus> status);
   absl::StatusOr<int> Download();
   absl::StatusOr<int> Logs();
   absl::StatusOr<int> Workers();
@@ -150,12 +150,12 @@ absl::StatusOr<int> Conversation::Cancel() {
   return kExitDone;
 }
 
-absl::StatusOr<int> Conversation::Scale() {
-  ASSIGN_OR_RETURN(const v1::JobStatus status, client_.Scale(line_.job_id, line_.fewest, line_.most));
+absl::StatusOr<int> Conversation::Show(absl::StatusOr<v1::JobStatus> status) {
+  RETURN_IF_ERROR(status.status());
   if (line_.json) {
-    Print(ToJson(status));
+    Print(ToJson(*status));
   } else {
-    std::cout << RenderState(status.state(), status.reason()) << "\n";
+    std::cout << RenderState(status->state(), status->reason()) << "\n";
   }
   return kExitDone;
 }
@@ -228,7 +228,9 @@ absl::StatusOr<int> Dispatch(const CommandLine& line) {
     case Command::kDescribe: return conversation.Describe();
     case Command::kWatch: return conversation.Watch();
     case Command::kCancel: return conversation.Cancel();
-    case Command::kScale: return conversation.Scale();
+    case Command::kPause: return conversation.Show(client.Pause(line.job_id));
+    case Command::kResume: return conversation.Show(client.Resume(line.job_id));
+    case Command::kScale: return conversation.Show(client.Scale(line.job_id, line.fewest, line.most));
     case Command::kDownload: return conversation.Download();
     case Command::kLogs: return conversation.Logs();
     case Command::kWorkers: return conversation.Workers();

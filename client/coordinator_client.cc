@@ -131,6 +131,26 @@ absl::StatusOr<v1::JobStatus> CoordinatorClient::Cancel(const std::string& job_i
   return response;
 }
 
+absl::StatusOr<v1::JobStatus> CoordinatorClient::Pause(const std::string& job_id) {
+  Call call(*this);
+  SetDeadline(call.context(), kCallTimeout);
+  v1::PauseRequest request;
+  request.set_job_id(job_id);
+  v1::JobStatus response;
+  RETURN_IF_ERROR(Finish(stub_->Pause(call.context(), request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::JobStatus> CoordinatorClient::Resume(const std::string& job_id) {
+  Call call(*this);
+  SetDeadline(call.context(), kCallTimeout);
+  v1::ResumeRequest request;
+  request.set_job_id(job_id);
+  v1::JobStatus response;
+  RETURN_IF_ERROR(Finish(stub_->Resume(call.context(), request, &response)));
+  return response;
+}
+
 absl::StatusOr<v1::JobStatus> CoordinatorClient::Scale(const std::string& job_id, uint32_t min, uint32_t max) {
   Call call(*this);
   SetDeadline(call.context(), kCallTimeout);

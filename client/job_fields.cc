@@ -1,6 +1,12 @@
 #include "client/job_fields.h"
 
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "client/data_fields.h"
 #include "client/field_values.h"
@@ -111,6 +117,32 @@ absl::Status SetBest(const Node& node, JobDraft& draft) {
 
 absl::Status SetBestMode(const Node& node, JobDraft& draft) {
   ASSIGN_OR_RETURN(*draft.job.mutable_checkpoint()->mutable_mode(), OneOf(node, {"min", "max"}));
+  return absl::OkStatus();
+}
+
+// "500 steps", "10 minutes", "never".
+absl::Status SetCheckpointEvery(const Node& node, JobDraft& draft) {
+  ASSIGN_OR_RETURN(const std::string text, Text(node));
+  v1::CheckpointPolicy& policy = *draft.job.mutable_checkpoint();
+  policy.clear_every_steps();
+  policy.clear_every_seconds();
+  policy.set_never(text == "never");
+  if (policy.never()) return absl::OkStatus();
+  const std::vector<std::string> words = absl::StrSplit(text, ' ', absl::SkipEmpty());
+  static const std::map<std::string, uint64_t> seconds = {{"second", 1},   {"seconds", 1}, {"minute", 60},
+                                                          {"minutes", 60}, {"hour", 3600}, {"hours", 3600}};
+  uint64_t count = 0;
+  if (words.size() == 2 && absl::SimpleAtoi(words[0], &count) && count > 0 && count <= kMost32) {
+    if (words[1] == "step" || words[1] == "steps") policy.set_every_steps(count);
+    if (const auto unit = seconds.find(words[1]); unit != seconds.end()) policy.set_every_seconds(count * unit->second);
+    if (policy.every_steps() + policy.every_seconds() > 0) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("expected something like 500 steps, 10 minutes, or never, got '", text, "'"));
+}
+
+absl::Status SetCheckpointsKept(const Node& node, JobDraft& draft) {
+  ASSIGN_OR_RETURN(const uint64_t count, WholeNumber(node, 1, 1'000));
+  draft.job.mutable_checkpoint()->set_keep(static_cast<uint32_t>(count));
   return absl::OkStatus();
 }
 
@@ -273,6 +305,9 @@ std::vector<JobField> MakeFields() {
       {"memory.limit", "--memory-limit", "", "SIZE", "What the tensors of one trainer may take; default: no limit", kAll, SetMemoryLimit},
       {"memory.allow", "--allow", "", "NAME[,...]", "Remedies that change bits: micro_batch, bfloat16; not applied yet, and refused", kAll,
        SetAllow},
+      {"checkpoint.every", "--checkpoint-every", "", "N UNIT",
+       "Steps, seconds, minutes or hours between checkpoints, or never; default 10 minutes", kFit, SetCheckpointEvery},
+      {"checkpoint.keep", "--keep-checkpoints", "", "N", "How many checkpoints are kept; default 2", kFit, SetCheckpointsKept},
       {"checkpoint.best", "--best", "", "METRIC", "Keep the model of the epoch where this was best", kFit, SetBest},
       {"checkpoint.mode", "--best-mode", "", "min|max", "Default: min for losses, else max", kFit, SetBestMode},
       {"stop_early.metric", "--stop-early", "", "METRIC", "End when this no longer improves", kFit, SetStopMetric},

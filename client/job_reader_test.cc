@@ -90,7 +90,7 @@ data:
   image: {size: [1, 2, 3], method: bilinaer}
   memory: lots
 replicas: {maxx: 2}
-checkpoint: {every: 500 steps}
+checkpoint: {every: 500 stops}
 seed: 1
 seed: 2
 stop_early: 3
@@ -104,8 +104,8 @@ quxx: 1
                           "mean 'bilinear'?",
                           "job.yaml:7: data.memory: expected a size like 512MiB, 8GiB or 65536, got 'lots'",
                           "job.yaml:8: replicas.maxx: unknown key; did you mean 'max'?",
-                          "job.yaml:9: checkpoint.every: unknown key; known are: best, mode", "job.yaml:11: seed: given twice",
-                          HasSubstr("job.yaml:12: stop_early: expected a mapping with metric, patience"),
+                          "job.yaml:9: checkpoint.every: expected something like 500 steps, 10 minutes, or never, got '500 stops'",
+                          "job.yaml:11: seed: given twice", HasSubstr("job.yaml:12: stop_early: expected a mapping with metric, patience"),
                           HasSubstr("job.yaml:13: quxx: unknown key; known are: name, kind, model, data"),
                           "job.yaml:3: steps: epochs and steps cannot both be given; drop one of them"));
 }
@@ -147,6 +147,26 @@ TEST(JobReader, FlagsOverrideTheFile) {
   EXPECT_EQ(reader.draft().model_path, "/here/m.keras");
 }
 
+TEST(JobReader, CheckpointsAreEverySoOften) {
+  const auto policy = [](const std::string& every) {
+    JobReader reader("/here");
+    reader.ReadFlag(Flag("--checkpoint-every"), every, "--checkpoint-every");
+    EXPECT_THAT(reader.errors(), IsEmpty()) << every;
+    return reader.draft().job.checkpoint();
+  };
+  EXPECT_EQ(policy("500 steps").every_steps(), 500u);
+  EXPECT_EQ(policy("1 step").every_steps(), 1u);
+  EXPECT_EQ(policy("90 seconds").every_seconds(), 90u);
+  EXPECT_EQ(policy("10 minutes").every_seconds(), 600u);
+  EXPECT_EQ(policy("2 hours").every_seconds(), 7200u);
+  EXPECT_TRUE(policy("never").never());
+  for (const char* wrong : {"0 steps", "steps", "5", "-1 steps", "5 days", "1.5 hours", "5 steps 6", ""}) {
+    JobReader reader("/here");
+    reader.ReadFlag(Flag("--checkpoint-every"), wrong, "--checkpoint-every");
+    EXPECT_EQ(reader.errors().size(), 1u) << wrong;
+  }
+}
+
 TEST(JobReader, BadFlagsNameTheFlag) {
   JobReader reader("/here");
   reader.ReadFlag(Flag("--batch"), "-4", "--batch");
@@ -174,8 +194,9 @@ TEST(JobFields, ReachEveryFieldOfTheProto) {
   std::set<std::string> wanted;
   FieldPaths(v1::Job::descriptor(), "", wanted);
   // Known under other names, or set by the client itself.
-  for (const char* path : {"model.file_name", "model.size_bytes", "model.xxh3_128", "data.memory_bytes", "data.no_shuffle",
-                           "data.image.height", "data.image.width", "memory.limit_bytes"}) {
+  for (const char* path :
+       {"model.file_name", "model.size_bytes", "model.xxh3_128", "data.memory_bytes", "data.no_shuffle", "data.image.height",
+        "data.image.width", "memory.limit_bytes", "checkpoint.every_steps", "checkpoint.every_seconds", "checkpoint.never"}) {
     EXPECT_EQ(wanted.erase(path), 1u) << path;
   }
   for (const JobField& field : JobFields()) wanted.erase(std::string(field.path));

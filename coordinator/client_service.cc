@@ -115,6 +115,20 @@ grpc::Status ClientService::Cancel(grpc::ServerContext* context, const v1::Cance
   });
 }
 
+grpc::Status ClientService::Pause(grpc::ServerContext* context, const v1::PauseRequest* request, v1::JobStatus* response) {
+  return gate_.Serve("Pause", *context, [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(*response, coordinator_.Pause(request->job_id()));
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status ClientService::Resume(grpc::ServerContext* context, const v1::ResumeRequest* request, v1::JobStatus* response) {
+  return gate_.Serve("Resume", *context, [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(*response, coordinator_.Resume(request->job_id()));
+    return absl::OkStatus();
+  });
+}
+
 grpc::Status ClientService::Scale(grpc::ServerContext* context, const v1::ScaleRequest* request, v1::JobStatus* response) {
   return gate_.Serve("Scale", *context, [&]() -> absl::Status {
     v1::Replicas wanted;

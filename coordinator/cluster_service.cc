@@ -145,8 +145,9 @@ absl::Status ClusterService::Take(grpc::ServerReader<v1::StoreArtifactRequest>& 
   ASSIGN_OR_RETURN(const FileDigest digest, ReceiveFile(incoming, read, kMostBytes));
   ArtifactRecord artifact{header.artifact(), ArtifactFileName(header.artifact(), digest.xxh3_128), digest.bytes, digest.xxh3_128};
   RETURN_IF_ERROR(folder_.Adopt(incoming, header.job_id(), artifact.file));
-  ASSIGN_OR_RETURN(const ArtifactRecord replaced, coordinator_.StoreArtifact(header.job_id(), header.generation(), std::move(artifact)));
-  if (!replaced.file.empty()) folder_.Remove(folder_.JobPath(header.job_id(), replaced.file));
+  ASSIGN_OR_RETURN(const std::vector<ArtifactRecord> replaced,
+                   coordinator_.StoreArtifact(header.job_id(), header.generation(), std::move(artifact)));
+  for (const ArtifactRecord& old : replaced) folder_.Remove(folder_.JobPath(header.job_id(), old.file));
   return absl::OkStatus();
 }
 

@@ -118,11 +118,13 @@ absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
   change.events = draft.events;
   change.generation = draft.generation;
   change.artifact = draft.artifact;
+  change.dropped_artifacts = draft.dropped_artifacts;
   RETURN_IF_ERROR(store_.Apply(change));
 
   job.record = std::move(draft.record);
   job.last_sequence = sequence;
   if (draft.generation) job.generation.emplace(std::move(*draft.generation));
+  for (const std::string& name : draft.dropped_artifacts) job.artifacts.erase(name);
   if (draft.artifact) job.artifacts[draft.artifact->name] = *draft.artifact;
   for (v1::Event& event : draft.events) {
     Absorb(job, event);
@@ -178,8 +180,12 @@ absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
   } else if (job.record.state == v1::PLANNING) {
     draft.MoveTo(v1::SUBMITTED, absl::StrCat("waiting to plan again: ", cause));
   } else {
-    draft.MoveTo(v1::QUEUED, absl::StrCat("starting again from the submitted state: ", cause));
-    if (step > 0) draft.Note(absl::StrCat("steps up to ", step, " are computed again, and compared with what is recorded of them"));
+    const uint64_t from = CheckpointStep(job);
+    draft.MoveTo(job.record.pause_wanted ? v1::PAUSED : v1::QUEUED,
+                 absl::StrCat(job.record.pause_wanted ? "paused" : "starting again", " from ",
+                              from > 0 ? absl::StrCat("the checkpoint of step ", from) : "the submitted state", ": ", cause));
+    draft.record.pause_wanted = false;
+    if (step > from) draft.Note(absl::StrCat("steps up to ", step, " are computed again, and compared with what is recorded of them"));
   }
   const absl::Duration pause = (draft.record.deaths - 1) * kBackoff;
   RETURN_IF_ERROR(Commit(job, std::move(draft)));

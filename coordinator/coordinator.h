@@ -49,6 +49,10 @@ class Coordinator {
   absl::StatusOr<v1::JobStatus> Describe(const std::string& job_id) const;
   std::vector<v1::JobStatus> List(size_t limit) const;
   absl::StatusOr<v1::JobStatus> Cancel(const std::string& job_id);
+  // At the next step boundary, with a checkpoint; and back into the queue. InvalidArgument: a job that cannot. FailedPrecondition: it has
+  // ended.
+  absl::StatusOr<v1::JobStatus> Pause(const std::string& job_id);
+  absl::StatusOr<v1::JobStatus> Resume(const std::string& job_id);
   // From now on so many replicas, in place of what the job says. InvalidArgument: they make no sense for it. FailedPrecondition: it
   // has ended.
   absl::StatusOr<v1::JobStatus> Scale(const std::string& job_id, const v1::Replicas& wanted);
@@ -63,8 +67,7 @@ class Coordinator {
   absl::StatusOr<uint64_t> Attach(const v1::WorkerReport& first);
   absl::Status Report(uint64_t stream, const v1::WorkerReport& report);
   void Detach(uint64_t stream);
-  // Once they may have changed since `version`; nothing: they did not within `wait`. Unavailable: the coordinator stops.
-  // Aborted: the stream is none any more.
+  // Once they may have changed since `version`; nothing: not within `wait`. Unavailable: the coordinator stops. Aborted: no such stream.
   absl::StatusOr<std::optional<Orders>> NextOrders(uint64_t stream, uint64_t version, absl::Duration wait) const;
 
   // ---- Of trainers.
@@ -78,8 +81,8 @@ class Coordinator {
   absl::Status ReportEnd(const v1::EndReport& report);
   // FailedPrecondition unless the generation is the one that may store artifacts now.
   absl::Status MayStore(const std::string& job_id, uint64_t generation) const;
-  // Gives back the record that this one replaces, whose file may go (empty: none).
-  absl::StatusOr<ArtifactRecord> StoreArtifact(const std::string& job_id, uint64_t generation, ArtifactRecord artifact);
+  // Gives back the records that this one takes the place of, whose files may go.
+  absl::StatusOr<std::vector<ArtifactRecord>> StoreArtifact(const std::string& job_id, uint64_t generation, ArtifactRecord artifact);
 
   // What time alone decides: leases, waits that ended, generations whose pause is over. To be called a few times a lease.
   void Tick();

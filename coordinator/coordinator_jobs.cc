@@ -155,6 +155,46 @@ absl::StatusOr<v1::JobStatus> Coordinator::Cancel(const std::string& job_id) {
   return StatusOf(*job);
 }
 
+absl::StatusOr<v1::JobStatus> Coordinator::Pause(const std::string& job_id) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  const v1::Job& what = job->record.job;
+  if (HasEnded(job->record.state)) {
+    return absl::FailedPreconditionError(absl::StrCat("job ", job_id, " has ended: it is ", v1::JobState_Name(job->record.state)));
+  }
+  if (what.kind() == v1::Job::EVALUATE || what.kind() == v1::Job::PREDICT || what.checkpoint().never()) {
+    return absl::InvalidArgumentError(absl::StrCat("job ", job_id, " keeps no checkpoint that it could go on from (",
+                                                   what.checkpoint().never() ? "checkpoint.every is never" : "it does not train",
+                                                   "); cancel it instead"));
+  }
+  if (job->record.state == v1::PAUSED || job->record.pause_wanted || job->record.cancel_wanted) return StatusOf(*job);
+  Draft draft(job->record);
+  if (job->record.state == v1::QUEUED) {
+    draft.MoveTo(v1::PAUSED, "paused").set_total_steps(job->record.total_steps);
+  } else {
+    draft.record.pause_wanted = true;
+    draft.MoveTo(job->record.state, "pausing: ends at the next step boundary, with a checkpoint").set_total_steps(job->record.total_steps);
+  }
+  RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  Schedule();
+  return StatusOf(*job);
+}
+
+absl::StatusOr<v1::JobStatus> Coordinator::Resume(const std::string& job_id) {
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(JobEntry * job, Find(job_id));
+  if (HasEnded(job->record.state)) {
+    return absl::FailedPreconditionError(absl::StrCat("job ", job_id, " has ended: it is ", v1::JobState_Name(job->record.state)));
+  }
+  if (job->record.state != v1::PAUSED && !job->record.pause_wanted) return StatusOf(*job);
+  Draft draft(job->record);
+  draft.record.pause_wanted = false;
+  draft.MoveTo(job->record.state == v1::PAUSED ? v1::QUEUED : job->record.state, "resumed").set_total_steps(job->record.total_steps);
+  RETURN_IF_ERROR(Commit(*job, std::move(draft)));
+  Schedule();
+  return StatusOf(*job);
+}
+
 absl::StatusOr<Coordinator::Events> Coordinator::ReadEvents(const std::string& job_id, uint64_t after, absl::Duration wait) const {
   Events page;
   uint64_t last = 0;

@@ -133,7 +133,8 @@ absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
     if (const auto ask = AskOf(job->record.job, report); !ask.ok()) errors.emplace_back(ask.status().message());
   }
   if (errors.empty()) {
-    draft.MoveTo(v1::QUEUED, "planned").set_total_steps(report.total_steps());
+    const bool pause = std::exchange(draft.record.pause_wanted, false);
+    draft.MoveTo(pause ? v1::PAUSED : v1::QUEUED, pause ? "planned, and paused" : "planned").set_total_steps(report.total_steps());
   } else {
     draft.MoveTo(v1::REFUSED, absl::StrJoin(errors, "\n"), report.failure() == v1::NO_FAILURE ? v1::BAD_INPUT : report.failure());
   }
@@ -171,14 +172,14 @@ absl::StatusOr<v1::ProgressAck> Coordinator::ReportProgress(const v1::ProgressRe
 absl::Status Coordinator::ReportEnd(const v1::EndReport& report) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(JobEntry * job, Find(report.job_id()));
-  if (report.state() != v1::DONE && report.state() != v1::FAILED && report.state() != v1::CANCELLED) {
+  if (!HasEnded(report.state()) && report.state() != v1::PAUSED) {
     return absl::InvalidArgumentError(absl::StrCat("a job does not end as ", v1::JobState_Name(report.state())));
   }
   // Made again after an answer that was lost.
   if (job->record.state == report.state() && job->record.generation == report.generation()) return absl::OkStatus();
   RETURN_IF_ERROR(FindRunning(report.job_id(), report.generation()).status());
   Draft draft(job->record);
-  if (report.state() != v1::FAILED && report.has_result()) {
+  if (report.state() != v1::FAILED && report.state() != v1::PAUSED && report.has_result()) {
     draft.record.result = report.result();
     *draft.events.emplace_back().mutable_result() = report.result();
   }
@@ -188,6 +189,7 @@ absl::Status Coordinator::ReportEnd(const v1::EndReport& report) {
   std::string reason = report.reason();
   if (reason.empty() && report.state() == v1::DONE) reason = report.result().note().empty() ? "done" : report.result().note();
   if (reason.empty() && report.state() == v1::CANCELLED) reason = "cancelled";
+  draft.record.pause_wanted = false;
   draft.MoveTo(report.state(), std::move(reason), failure).set_total_steps(draft.record.total_steps);
   RETURN_IF_ERROR(Commit(*job, std::move(draft)));
   Schedule();
@@ -199,13 +201,23 @@ absl::Status Coordinator::MayStore(const std::string& job_id, uint64_t generatio
   return FindActive(job_id, generation).status();
 }
 
-absl::StatusOr<ArtifactRecord> Coordinator::StoreArtifact(const std::string& job_id, uint64_t generation, ArtifactRecord artifact) {
+absl::StatusOr<std::vector<ArtifactRecord>> Coordinator::StoreArtifact(const std::string& job_id, uint64_t generation,
+                                                                       ArtifactRecord artifact) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(JobEntry * job, FindActive(job_id, generation));
   const auto found = job->artifacts.find(artifact.name);
-  ArtifactRecord replaced;
-  if (found != job->artifacts.end() && found->second.file != artifact.file) replaced = found->second;
+  std::vector<ArtifactRecord> replaced;
+  if (found != job->artifacts.end() && found->second.file != artifact.file) replaced.push_back(found->second);
   Draft draft(job->record);
+  if (job->record.plan && artifact.name.starts_with("checkpoint-")) {
+    std::vector<std::string> names = job->Checkpoints();
+    std::erase(names, artifact.name);
+    const size_t others = std::max(job->record.plan->resolved().checkpoint().keep(), 1u) - 1;
+    for (size_t i = others; i < names.size(); ++i) {
+      draft.dropped_artifacts.push_back(names[i]);
+      replaced.push_back(job->artifacts.at(names[i]));
+    }
+  }
   draft.artifact = std::move(artifact);
   RETURN_IF_ERROR(Commit(*job, std::move(draft)));
   return replaced;

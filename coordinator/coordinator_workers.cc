@@ -242,6 +242,8 @@ v1::TrainerOrder Coordinator::OrderFor(const JobEntry& job, const MemberRecord& 
   for (const MemberRecord& record : generation.members) *order.add_members() = record.member;
   order.set_threads(member.threads);
   order.set_cancel(job.record.cancel_wanted);
+  order.set_pause(job.record.pause_wanted);
+  for (std::string& name : job.Checkpoints()) order.add_checkpoints(std::move(name));
   order.set_joins(member.process_generation != generation.number);
   order.set_newest_generation(generation.number);
   order.set_silence_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.silence)));

@@ -108,6 +108,14 @@ struct JobEntry {
     processes.insert(processes.end(), retired.begin(), retired.end());
     return processes;
   }
+  // Names of its checkpoints, the newest first.
+  std::vector<std::string> Checkpoints() const {
+    std::vector<std::string> names;
+    for (const auto& [name, artifact] : artifacts) {
+      if (name.starts_with("checkpoint-")) names.insert(names.begin(), name);
+    }
+    return names;
+  }
   // Whether the generation's trainers are to run.
   bool Active() const {
     if (!generation) return false;
@@ -130,6 +138,7 @@ struct Draft {
   std::vector<v1::Event> events;
   std::optional<GenerationRecord> generation;
   std::optional<ArtifactRecord> artifact;
+  std::vector<std::string> dropped_artifacts;
 
   explicit Draft(const JobRecord& from) : record(from) {}
   v1::StateChange& MoveTo(v1::JobState state, std::string reason, v1::FailureKind failure = v1::NO_FAILURE) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/testing_cluster.h"
 
@@ -269,6 +270,81 @@ TEST(Members, ScaledDownTheLastRanksLeaveAtTheBoundaryAndScaledUpJoinersCome) {
   EXPECT_THAT(t.cluster->Scale(t.job, two).status().message(), HasSubstr("more than the 4 virtual replicas"));
   two.set_max(3);
   EXPECT_EQ(t.cluster->Scale(t.job, two).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+absl::Status StoreCheckpoint(const Members& t, uint64_t step) {
+  const std::string name = absl::StrFormat("checkpoint-%09d.safetensors", step);
+  return t.cluster->StoreArtifact(t.job, t.generation(), {name, name + ".x", 10, kTestDigest}).status();
+}
+
+TEST(Members, AllLostTheyStartFromTheNewestCheckpointOfThoseThatAreKept) {
+  v1::Job job = WithReplicas(1, 2);
+  job.mutable_checkpoint()->set_keep(2);
+  Members t(job);
+  ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 2).ok());
+  for (const uint64_t step : {1, 2}) ASSERT_TRUE(StoreCheckpoint(t, step).ok());
+  const std::string third = "checkpoint-000000003.safetensors";
+  const auto replaced = t.cluster->StoreArtifact(t.job, 1, {third, "third", 10, kTestDigest});
+  ASSERT_TRUE(replaced.ok());
+  ASSERT_EQ(replaced->size(), 1u);
+  EXPECT_EQ(replaced->front().name, "checkpoint-000000001.safetensors") << "its file may go";
+  t.cluster.Restart();
+  ASSERT_TRUE(t.worker.Attend().ok());
+  t.worker.report().mutable_trainers(0)->set_ended(true);
+  t.worker.report().mutable_trainers(0)->set_signal(9);
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  EXPECT_THAT(AllEvents(t.cluster.coordinator(), t.job).back().state().reason(), HasSubstr("running on 2 replicas"));
+  const v1::WorkerOrders orders = t.worker.Orders();
+  ASSERT_EQ(orders.trainers_size(), 2);
+  EXPECT_FALSE(orders.trainers(0).joins());
+  EXPECT_THAT(orders.trainers(0).checkpoints(), testing::ElementsAre(third, "checkpoint-000000002.safetensors"));
+}
+
+TEST(Members, APausedJobEndsAtTheBoundaryAndGoesOnWhenItIsResumed) {
+  Members t(WithReplicas(1, 2));
+  ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 1).ok());
+  EXPECT_EQ(t.cluster->Pause(t.job)->state(), v1::RUNNING);
+  EXPECT_TRUE(t.worker.Orders().trainers(0).pause());
+  t.cluster.Restart();
+  ASSERT_TRUE(t.worker.Attend().ok());
+  EXPECT_TRUE(t.worker.Orders().trainers(0).pause()) << "known after a restart";
+  ASSERT_TRUE(StoreCheckpoint(t, 1).ok());
+  ASSERT_TRUE(t.cluster.End(t.job, 1, v1::PAUSED).ok());
+  EXPECT_EQ(t.status().state(), v1::PAUSED);
+  EXPECT_EQ(t.worker.Orders().trainers_size(), 0) << "its slots are free";
+  t.worker.Obey();
+  t.Pass(absl::Seconds(30));
+  t.cluster.Restart();
+  ASSERT_TRUE(t.worker.Attend().ok());
+  EXPECT_EQ(t.status().state(), v1::PAUSED);
+  EXPECT_EQ(t.cluster->Resume(t.job)->state(), v1::RUNNING);
+  EXPECT_FALSE(t.worker.Orders().trainers(0).pause());
+  EXPECT_EQ(t.worker.Orders().trainers(0).checkpoints_size(), 1);
+  t.Meet();
+  ASSERT_TRUE(t.cluster.Progress(t.job, t.generation(), 2, 3).ok());
+  ASSERT_TRUE(t.cluster.End(t.job, t.generation(), v1::DONE).ok());
+  EXPECT_EQ(t.cluster->Pause(t.job).status().code(), kRefused);
+  EXPECT_EQ(t.cluster->Resume(t.job).status().code(), kRefused);
+}
+
+TEST(Members, AJobIsPausedInWhateverStateItIs) {
+  TestingCluster cluster;
+  const std::string job = cluster.Submit(SmallJob());
+  EXPECT_EQ(cluster->Pause(job)->state(), v1::SUBMITTED);
+  FakeWorker worker(cluster, "w1");
+  ASSERT_TRUE(worker.Attend().ok());
+  worker.Obey();
+  ASSERT_TRUE(cluster.Plan(job).ok());
+  EXPECT_EQ(cluster.State(job), v1::PAUSED);
+  EXPECT_EQ(cluster->Resume(job)->state(), v1::RUNNING);
+  EXPECT_EQ(cluster->Pause(job)->state(), v1::RUNNING);
+  EXPECT_EQ(cluster->Resume(job)->state(), v1::RUNNING) << "before it came to the boundary";
+  EXPECT_FALSE(worker.Orders().trainers(0).pause());
+  ASSERT_TRUE(cluster->Pause(job).ok());
+  EXPECT_EQ(cluster->Cancel(job)->state(), v1::CANCELLED) << "its ranks have not met";
+  v1::Job never = SmallJob();
+  never.mutable_checkpoint()->set_never(true);
+  EXPECT_EQ(cluster->Pause(cluster.Submit(never)).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(Members, WhatOthersWaitForIsNotTakenByAJobThatGrows) {

@@ -1,7 +1,10 @@
 #include "coordinator/membership.h"
 
 #include <algorithm>
+#include <string_view>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
@@ -10,6 +13,9 @@ namespace lockstep {
 namespace {
 
 constexpr absl::Duration kLongestPause = absl::Minutes(5);
+// "checkpoint-000000500.safetensors"
+constexpr std::string_view kCheckpointPrefix = "checkpoint-";
+constexpr size_t kStepDigits = 9;
 
 }  // namespace
 
@@ -29,6 +35,13 @@ bool IsElastic(const JobEntry& job) {
 }
 
 bool AllStepsDone(const JobEntry& job) { return job.record.total_steps > 0 && job.latest && job.latest->step() >= job.record.total_steps; }
+
+uint64_t CheckpointStep(const JobEntry& job) {
+  const std::vector<std::string> names = job.Checkpoints();
+  uint64_t step = 0;
+  if (names.empty() || !absl::SimpleAtoi(names.front().substr(kCheckpointPrefix.size(), kStepDigits), &step)) return 0;
+  return step;
+}
 
 bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Draft& draft) {
   const uint64_t step = job.latest ? job.latest->step() : 0;

@@ -16,6 +16,8 @@ absl::StatusOr<Ask> AskFor(const JobEntry& job);
 // Whether it runs, and its members may change: each of them holds all of its state.
 bool IsElastic(const JobEntry& job);
 bool AllStepsDone(const JobEntry& job);
+// Of the newest checkpoint; 0: there is none.
+uint64_t CheckpointStep(const JobEntry& job);
 // Counts a death in the draft. True: there were more than `most` without a new step, and the draft fails the job.
 bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Draft& draft);
 // Of a trainer that is started again after so many failures: 0, 0, 1, 3, 7 … seconds, five minutes at most.

@@ -68,6 +68,7 @@ struct Change {
   std::vector<v1::Event> events;  // with their sequences
   std::optional<GenerationRecord> generation;
   std::optional<ArtifactRecord> artifact;
+  std::vector<std::string> dropped_artifacts;  // their names
 };
 
 // Everything about a job that a coordinator holds in memory.

@@ -85,7 +85,7 @@ absl::StatusOr<int64_t> SchemaVersion(Database& database) {
 // Statements are declared after the connection, so that they end before it.
 struct Store::Writer {
   Database database;
-  Statement begin, commit, rollback, job, generation, member, event, artifact;
+  Statement begin, commit, rollback, job, generation, member, event, artifact, drop_artifact;
 };
 
 struct Store::Reader {
@@ -115,7 +115,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
       {&w->generation, "INSERT INTO generations VALUES (?,?,?,?,?,?)"},
       {&w->member, "INSERT INTO members VALUES (?,?,?,?,?,?,?,?,?,?)"},
       {&w->event, "INSERT INTO events VALUES (?,?,?,?,?,?)"},
-      {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"}};
+      {&w->artifact, "INSERT OR REPLACE INTO artifacts VALUES (?,?,?,?,?)"},
+      {&w->drop_artifact, "DELETE FROM artifacts WHERE job_id=? AND name=?"}};
   for (const auto& [statement, sql] : writes) {
     ASSIGN_OR_RETURN(*statement, w->database.Prepare(sql));
   }
@@ -193,6 +194,7 @@ absl::Status Store::Write(const Change& change) {
     if (!event.has_step()) w.event.BindNull(5);
     RETURN_IF_ERROR(w.event.BindBlob(6, event.SerializeAsString()).Run());
   }
+  for (const std::string& name : change.dropped_artifacts) RETURN_IF_ERROR(w.drop_artifact.Bind(1, id).Bind(2, name).Run());
   if (change.artifact) {
     const ArtifactRecord& artifact = *change.artifact;
     w.artifact.Bind(1, id).Bind(2, artifact.name).Bind(3, artifact.file).Bind(4, static_cast<int64_t>(artifact.bytes));

@@ -1,11 +1,14 @@
 #include "trainer/fit.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/logging.h"
 #include "base/status_macros.h"
 #include "trainer/equalize.h"
 #include "trainer/fit_loop.h"
@@ -29,9 +32,32 @@ void AddPhases(const Phases& from, Phases& to) {
 template <typename T>
 absl::Status Fit<T>::Prepare(const Recipe& recipe) {
   ASSIGN_OR_RETURN(callbacks_, MakeCallbacks(spec_, recipe, data_.has_validation()));
-  if (!place_.moved()) return MakePipeline();
+  if (!spec_.joins) RETURN_IF_ERROR(Restore());
+  RETURN_IF_ERROR(place_.Enter());
   const absl::Status equal = CatchUp();
   return IsPeersTrouble(equal) ? GoOn(equal) : equal.ok() ? MakePipeline() : equal;
+}
+
+template <typename T>
+absl::Status Fit<T>::Restore() {
+  for (const std::string& name : spec_.checkpoints) {
+    const std::string path = Scratch(name.c_str());
+    absl::Status status = storage_.fetch(name, path);
+    if (status.ok()) {
+      status = ReadCheckpoint<T>(path, spec_, model_, replica_, state_, {Scratch("best.keras"), Scratch("best.weights")});
+    }
+    unlink(path.c_str());
+    if (status.ok()) {
+      reporter_.TakeRecords(std::exchange(state_.records, {}));
+      // It was paused then, and goes on now.
+      if (state_.ending == Ending::kPaused) state_.ended = false, state_.ending = Ending::kDone, state_.reason.clear();
+      LOG_INFO("job=%s generation=%d checkpoint=%s step=%d event=restored", spec_.job_id, spec_.generation, name, state_.step);
+      return absl::OkStatus();
+    }
+    if (!absl::IsDataLoss(status) && !absl::IsNotFound(status)) return status;
+    reporter_.Note(absl::StrCat("passed over a damaged checkpoint: ", status.message()));
+  }
+  return absl::OkStatus();
 }
 
 template <typename T>
@@ -47,8 +73,9 @@ absl::StatusOr<RunOutcome> Fit<T>::Run() {
   const absl::Time start = absl::Now();
   while (!over_) {
     absl::Status status = WorkLeft() ? Advance() : Conclude();
-    if (status.ok() && cancel_ && !state_.ended && !state_.finished) {
-      End(Ending::kCancelled, absl::StrCat("cancelled after step ", state_.step));
+    if (status.ok() && !state_.ended && !state_.finished) {
+      if (cancel_) End(Ending::kCancelled, absl::StrCat("cancelled after step ", state_.step));
+      if (pause_ && !cancel_ && WorkLeft()) End(Ending::kPaused, absl::StrCat("paused after step ", state_.step));
     }
     if (status.ok() && !over_ && newest_generation_ > spec_.generation) {
       status = absl::AbortedError(absl::StrCat("generation ", newest_generation_, " has other members"));
@@ -85,6 +112,7 @@ absl::Status Fit<T>::Conclude() {
   Heed(verdict);
   if (state_.ending == Ending::kDone && !state_.finished) RETURN_IF_ERROR(Finish());
   if (spec_.rank == 0) {
+    if (state_.ending == Ending::kPaused) RETURN_IF_ERROR(Checkpoints()->Write(state_));
     over_ = true;
     return state_.ending == Ending::kDone ? WriteResults() : absl::OkStatus();
   }
@@ -117,17 +145,27 @@ absl::Status Fit<T>::CatchUp() {
 template <typename T>
 Word Fit<T>::MyWord() const {
   return {.cancel = reporter_.CancelWanted(),
+          .pause = reporter_.PauseWanted(),
           .state_hash = state_.state_hash,
           .durable_step = reporter_.DurableStep(),
           .newest_generation = reporter_.NewestGeneration()};
 }
 
 template <typename T>
+CheckpointWriter<T>* Fit<T>::Checkpoints() {
+  if (spec_.rank != 0 || !storage_.store) return nullptr;
+  if (checkpoints_ == nullptr) checkpoints_ = std::make_unique<CheckpointWriter<T>>(spec_, model_, replica_, storage_, reporter_);
+  return checkpoints_.get();
+}
+
+template <typename T>
 void Fit<T>::Heed(const JointVerdict& verdict) {
   reporter_.Agreed(state_.step);
+  if (checkpoints_ != nullptr) checkpoints_->Agreed(state_.step);
   reporter_.Forget(verdict.durable_step);
   newest_generation_ = std::max(newest_generation_, verdict.newest_generation);
   cancel_ |= verdict.cancel;
+  pause_ = verdict.pause;
 }
 
 template <typename T>
@@ -135,7 +173,13 @@ absl::Status Fit<T>::RunStep() {
   ASSIGN_OR_RETURN(const StepOutcome step, place_.runner().Train(state_.step + 1, *pipeline_, MyWord()));
   Heed(step.verdict);
   ++state_.batch;
-  if (Accept(step)) Report(step);
+  if (Accept(step)) {
+    Report(step);
+    if (CheckpointWriter<T>* writer = Checkpoints(); writer != nullptr && writer->IsDue(state_.step)) {
+      writer->Begin(state_);
+      if (spec_.ranks() == 1) writer->Agreed(state_.step);
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -221,7 +265,8 @@ void Fit<T>::Report(const StepOutcome& step) {
     const dataset::PipelineStats pipeline = pipeline_->stats();
     reporter_.Status({"training", state_.step, figures.epoch, step.loss, figures.images_per_second, phase_totals_,
                       static_cast<uint64_t>(place_.exchange().exchanged_bytes()), static_cast<uint64_t>(pipeline.bytes),
-                      static_cast<uint32_t>(pipeline.depth), figures.memory, state_.images});
+                      static_cast<uint32_t>(pipeline.depth), figures.memory, state_.images,
+                      checkpoints_ == nullptr ? CheckpointFigures() : checkpoints_->figures()});
   }
   state_.last_step = figures;
   reporter_.Step(std::move(figures));
@@ -239,16 +284,17 @@ template class Fit<float>;
 template class Fit<double>;
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  MemoryAccount& account, Replica<T>& replica, Place<T>& place, Reporter& reporter) {
-  Fit<T> fit(spec, files, data, account, replica, place, reporter);
+absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Model& model, const Recipe& recipe,
+                                  const DataSource& data, MemoryAccount& account, Replica<T>& replica, Place<T>& place,
+                                  const CheckpointStorage& storage, Reporter& reporter) {
+  Fit<T> fit(spec, files, model, data, account, replica, place, storage, reporter);
   RETURN_IF_ERROR(fit.Prepare(recipe));
   return fit.Run();
 }
 
-template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, MemoryAccount&,
-                                           Replica<float>&, Place<float>&, Reporter&);
-template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Recipe&, const DataSource&, MemoryAccount&,
-                                           Replica<double>&, Place<double>&, Reporter&);
+template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Model&, const Recipe&, const DataSource&, MemoryAccount&,
+                                           Replica<float>&, Place<float>&, const CheckpointStorage&, Reporter&);
+template absl::StatusOr<RunOutcome> RunFit(const RunSpec&, const RunFiles&, const Model&, const Recipe&, const DataSource&, MemoryAccount&,
+                                           Replica<double>&, Place<double>&, const CheckpointStorage&, Reporter&);
 
 }  // namespace lockstep

@@ -11,7 +11,8 @@
 namespace lockstep {
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Recipe& recipe, const DataSource& data,
-                                  MemoryAccount& account, Replica<T>& replica, Place<T>& place, Reporter& reporter);
+absl::StatusOr<RunOutcome> RunFit(const RunSpec& spec, const RunFiles& files, const Model& model, const Recipe& recipe,
+                                  const DataSource& data, MemoryAccount& account, Replica<T>& replica, Place<T>& place,
+                                  const CheckpointStorage& storage, Reporter& reporter);
 
 }  // namespace lockstep

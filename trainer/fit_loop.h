@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "trainer/callbacks.h"
+#include "trainer/checkpoint_writer.h"
 #include "trainer/data_source.h"
 #include "trainer/fit_state.h"
 #include "trainer/memory_account.h"
@@ -21,9 +22,17 @@ namespace lockstep {
 template <typename T>
 class Fit {
  public:
-  Fit(const RunSpec& spec, const RunFiles& files, const DataSource& data, MemoryAccount& account, Replica<T>& replica, Place<T>& place,
-      Reporter& reporter)
-      : spec_(spec), files_(files), data_(data), account_(account), replica_(replica), place_(place), reporter_(reporter) {}
+  Fit(const RunSpec& spec, const RunFiles& files, const Model& model, const DataSource& data, MemoryAccount& account, Replica<T>& replica,
+      Place<T>& place, const CheckpointStorage& storage, Reporter& reporter)
+      : spec_(spec),
+        files_(files),
+        model_(model),
+        data_(data),
+        account_(account),
+        replica_(replica),
+        place_(place),
+        storage_(storage),
+        reporter_(reporter) {}
 
   absl::Status Prepare(const Recipe& recipe);
   absl::StatusOr<RunOutcome> Run();
@@ -33,13 +42,17 @@ class Fit {
   bool EpochsLeft() const { return spec_.epochs == 0 || state_.epoch < spec_.epochs; }
   uint64_t StepsPerEpoch() const { return static_cast<uint64_t>(data_.train_sampler().StepsPerEpoch()); }
   bool WorkLeft() const { return !state_.ended && (state_.batch > 0 || (StepsLeft() && EpochsLeft())); }
+  // From the newest checkpoint that is whole, if there is one.
+  absl::Status Restore();
+  // Null where this replica writes none.
+  CheckpointWriter<T>* Checkpoints();
   // One step, or the end of an epoch: whole, or without an effect.
   absl::Status Advance();
   // After the last of them: what follows, once all replicas have done it; then rank 0 ends, and the others once the job has.
   absl::Status Conclude();
   // On, in a newer generation: this one broke, or has others as members.
   absl::Status GoOn(absl::Status why);
-  // In a generation that was moved to: to where the furthest of its members is.
+  // In a generation that was entered: to where the furthest of its members is.
   absl::Status CatchUp();
   absl::Status MakePipeline();
   Word MyWord() const;
@@ -62,10 +75,12 @@ class Fit {
 
   const RunSpec& spec_;
   const RunFiles& files_;
+  const Model& model_;
   const DataSource& data_;
   MemoryAccount& account_;
   Replica<T>& replica_;
   Place<T>& place_;
+  const CheckpointStorage& storage_;
   Reporter& reporter_;
 
   Callbacks callbacks_;
@@ -76,10 +91,12 @@ class Fit {
   // As all replicas know alike since the last exchange.
   uint64_t newest_generation_ = 0;
   bool cancel_ = false;
+  bool pause_ = false;
   FitState state_;
   absl::Time epoch_start_ = absl::Now();
   Phases phase_totals_;
   absl::Time last_status_ = absl::InfinitePast();
+  std::unique_ptr<CheckpointWriter<T>> checkpoints_;  // its thread reads from the replica
 };
 
 }  // namespace lockstep

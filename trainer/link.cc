@@ -74,7 +74,8 @@ absl::Status Link::Fetch(const std::string& artifact, const std::string& path) {
     request.set_artifact(artifact);
     auto stream = stub_->FetchArtifact(&context, request);
     auto received = ReceiveFile(path, [&](v1::Chunk* chunk) { return stream->Read(chunk); });
-    if (!received.ok()) context.TryCancel();
+    // Where the stream ended early, the server says why.
+    if (!received.ok() && !absl::IsUnavailable(received.status())) context.TryCancel();
     const grpc::Status ended = stream->Finish();
     if (!ended.ok() && ended.error_code() != grpc::StatusCode::CANCELLED) return FromGrpcStatus(ended);
     return received.status();

@@ -123,6 +123,11 @@ RunSpec ToRunSpec(const v1::TrainerStart& start) {
   spec.memory_limit = static_cast<int64_t>(job.memory().limit_bytes());
   spec.best_metric = job.checkpoint().best();
   spec.best_mode = job.checkpoint().mode();
+  spec.checkpoint_steps = job.checkpoint().every_steps();
+  spec.checkpoint_seconds = job.checkpoint().every_seconds();
+  spec.never_checkpoint = job.checkpoint().never();
+  spec.checkpoints_kept = static_cast<int>(job.checkpoint().keep());
+  spec.checkpoints.assign(order.checkpoints().begin(), order.checkpoints().end());
   if (job.has_stop_early()) spec.stop_early = ToStopEarly(job.stop_early());
   if (job.has_reduce_on_plateau()) spec.reduce_on_plateau = ToPlateau(job.reduce_on_plateau());
   spec.optimizer = job.optimizer();
@@ -218,6 +223,17 @@ v1::TrainerStatus ToProto(const StatusFigures& figures) {
   proto.set_pipeline_depth(figures.pipeline_depth);
   *proto.mutable_memory() = ToProto(figures.memory);
   proto.set_images(figures.images);
+  const CheckpointFigures& checkpoint = figures.checkpoint;
+  if (checkpoint.written + checkpoint.skipped + checkpoint.failed > 0) {
+    v1::CheckpointStatus* out = proto.mutable_checkpoint();
+    out->set_step(checkpoint.step);
+    out->set_bytes(checkpoint.bytes);
+    out->set_seconds(checkpoint.seconds);
+    out->set_stall_seconds(checkpoint.stall_seconds);
+    out->set_written(checkpoint.written);
+    out->set_skipped(checkpoint.skipped);
+    out->set_failed(checkpoint.failed);
+  }
   return proto;
 }
 
@@ -237,6 +253,11 @@ v1::PlanReport ToProto(const PlanOutcome& outcome, const v1::Job& submitted, con
   job->set_micro_batch(static_cast<uint32_t>(spec.micro_batch));
   job->set_precision(spec.precision);
   job->set_state_hash_every(static_cast<uint32_t>(spec.state_hash_every));
+  if (spec.kind == JobKind::kFit) {
+    job->mutable_checkpoint()->set_every_steps(spec.checkpoint_steps);
+    job->mutable_checkpoint()->set_every_seconds(spec.checkpoint_seconds);
+    job->mutable_checkpoint()->set_keep(static_cast<uint32_t>(spec.checkpoints_kept));
+  }
   v1::Data* data = job->mutable_data();
   data->set_memory_bytes(static_cast<uint64_t>(spec.pipeline_bytes));
   v1::Image* image = data->mutable_image();

@@ -23,6 +23,8 @@
 namespace lockstep {
 namespace {
 
+constexpr uint64_t kDefaultCheckpointSeconds = 600;
+constexpr int kDefaultCheckpointsKept = 2;
 constexpr int kDefaultVirtualReplicas = 8;
 constexpr int kFewestSamplesEach = 4;
 constexpr int64_t kDefaultPipelineBytes = 256 << 20;
@@ -72,6 +74,10 @@ class Planner {
     spec.micro_batch = std::min(spec.micro_batch, std::max(spec.batch / spec.virtual_replicas, 1));
     if (spec.pipeline_bytes == 0) spec.pipeline_bytes = kDefaultPipelineBytes;
     if (spec.image.method.empty()) spec.image.method = "bilinear";
+    if (!spec.never_checkpoint && spec.checkpoint_steps == 0 && spec.checkpoint_seconds == 0) {
+      spec.checkpoint_seconds = kDefaultCheckpointSeconds;
+    }
+    if (spec.checkpoints_kept == 0) spec.checkpoints_kept = kDefaultCheckpointsKept;
     if (!dataset::ParseMethod(spec.image.method)) {
       Refuse(absl::InvalidArgumentError(
                  absl::StrCat("data.image.method: \"", spec.image.method, "\" is none of nearest, bilinear, bicubic, area")),

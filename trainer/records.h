@@ -75,6 +75,15 @@ struct ResultFigures {
   uint64_t samples = 0;
 };
 
+// Of the checkpoints that this trainer wrote.
+struct CheckpointFigures {
+  uint64_t step = 0;         // of the newest
+  uint64_t bytes = 0;        // of its state
+  double seconds = 0;        // from its beginning until it was kept
+  double stall_seconds = 0;  // that steps waited for copies, over all
+  uint64_t written = 0, skipped = 0, failed = 0;
+};
+
 // For the worker, which shows it as metrics.
 struct StatusFigures {
   std::string phase;
@@ -88,10 +97,11 @@ struct StatusFigures {
   uint32_t pipeline_depth = 0;
   MemoryFigures memory;
   uint64_t images = 0;
+  CheckpointFigures checkpoint;
 };
 
 // How a run ended, if not by an error of the machine.
-enum class Ending { kDone, kCancelled, kBadInput, kOutOfMemory, kFailed };
+enum class Ending { kDone, kCancelled, kBadInput, kOutOfMemory, kFailed, kPaused };
 
 // Where a run's figures go. Thread-safe; calls do not wait for the network.
 class Reporter {
@@ -104,6 +114,8 @@ class Reporter {
   virtual void Status(StatusFigures figures) = 0;
   // The worker or the coordinator wants this trainer to end at the next step boundary.
   virtual bool CancelWanted() const = 0;
+  // The same, with a checkpoint to go on from.
+  virtual bool PauseWanted() const = 0;
   // Steps are told by every replica. The newest of them whose record is durable, as far as this one knows; and what the others know.
   virtual uint64_t DurableStep() const = 0;
   virtual void Forget(uint64_t durable_step) = 0;

@@ -40,12 +40,16 @@ at::Tensor Zeros(int64_t elements, at::ScalarType type, memory::Category categor
   return at::zeros({elements}, at::TensorOptions().dtype(type));
 }
 
+std::string Digits(const XXH128_hash_t& digest) { return absl::StrFormat("%016x%016x", digest.high64, digest.low64); }
+
 template <typename T>
 absl::Span<T> SpanOf(const at::Tensor& flat) {
   return absl::MakeSpan(flat.data_ptr<T>(), static_cast<size_t>(flat.numel()));
 }
 
 }  // namespace
+
+std::string HashOfState(absl::Span<const std::byte> state) { return Digits(XXH3_128bits(state.data(), state.size())); }
 
 GradientLayout MakeGradientLayout(const Model& model) {
   const auto variables = model.variables();
@@ -179,6 +183,7 @@ std::vector<at::Tensor> Replica<T>::Aliases(bool with_gradients) const {
 
 template <typename T>
 double Replica<T>::Commit(absl::Span<T> reduced, int64_t samples, double loss_divisor) {
+  BeforeChange();
   const auto elements = static_cast<size_t>(gradients_.trainable_elements);
   const absl::Span<T> gradients = reduced.subspan(0, elements);
   const absl::Span<T> parameters = SpanOf<T>(trainable_);
@@ -219,8 +224,56 @@ std::string Replica<T>::Hash() const {
   XXH3_128bits_reset(hash.get());
   for (const absl::Span<const T> region : Regions()) XXH3_128bits_update(hash.get(), region.data(), region.size() * sizeof(T));
   XXH3_128bits_update(hash.get(), &scalars_, sizeof(scalars_));
-  const XXH128_hash_t digest = XXH3_128bits_digest(hash.get());
-  return absl::StrFormat("%016x%016x", digest.high64, digest.low64);
+  return Digits(XXH3_128bits_digest(hash.get()));
+}
+
+template <typename T>
+size_t Replica<T>::ScalarsOffset() const {
+  size_t bytes = 0;
+  for (const absl::Span<const T> region : Regions()) bytes += region.size() * sizeof(T);
+  return bytes;
+}
+
+template <typename T>
+std::vector<StateTensor> Replica<T>::StateTensors() const {
+  std::vector<StateTensor> tensors;
+  const auto variables = model_.variables();
+  const auto trainable_bytes = static_cast<size_t>(trainable_.nbytes());
+  for (size_t i = 0; i < variables.size(); ++i) {
+    const size_t region = gradients_.segment_of_variable[i] >= 0 ? 0 : trainable_bytes;
+    tensors.push_back({variables[i].path, static_cast<int>(i), region + static_cast<size_t>(offsets_[i]) * sizeof(T)});
+  }
+  size_t region = trainable_bytes + static_cast<size_t>(others_.nbytes());
+  for (const std::string& slot : optimizer_->slot_names()) {
+    for (const int i : trainable_variables_) {
+      const std::string name = absl::StrCat("optimizer/", slot, "/", variables[static_cast<size_t>(i)].path);
+      tensors.push_back({name, i, region + static_cast<size_t>(OffsetOf(i)) * sizeof(T)});
+    }
+    region += trainable_bytes;
+  }
+  return tensors;
+}
+
+template <typename T>
+void Replica<T>::CopyState(std::byte* to) const {
+  for (const absl::Span<const T> region : Regions()) {
+    std::memcpy(to, region.data(), region.size() * sizeof(T));
+    to += region.size() * sizeof(T);
+  }
+  std::memcpy(to, &scalars_, sizeof(scalars_));
+}
+
+template <typename T>
+void Replica<T>::TakeState(absl::Span<const std::byte> from) {
+  BeforeChange();
+  const auto take = [&from](void* to, size_t bytes) {
+    std::memcpy(to, from.data(), bytes);
+    from.remove_prefix(bytes);
+  };
+  take(trainable_.data_ptr(), static_cast<size_t>(trainable_.nbytes()));
+  take(others_.data_ptr(), static_cast<size_t>(others_.nbytes()));
+  for (const at::Tensor& slot : slots_) take(slot.data_ptr(), static_cast<size_t>(slot.nbytes()));
+  take(&scalars_, sizeof(scalars_));
 }
 
 template <typename T>
@@ -230,16 +283,20 @@ double Replica<T>::LearningRate() const {
 
 template <typename T>
 absl::Status Replica<T>::SetLearningRate(double learning_rate) {
+  BeforeChange();
   return lockstep::SetLearningRate(*optimizer_, learning_rate, scalars_);
 }
 
 template <typename T>
 void Replica<T>::FinishTraining() {
+  BeforeChange();
   optimizer_->FinishTraining(SpanOf<T>(trainable_), state_);
 }
 
 template <typename T>
 absl::Status Replica<T>::SaveWeights(const std::string& path) const {
+  // Not over what is there: a checkpoint that is being written may read it.
+  unlink(path.c_str());
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
   const auto closer = absl::MakeCleanup([fd] { close(fd); });
@@ -260,6 +317,7 @@ absl::Status Replica<T>::SaveWeights(const std::string& path) const {
 
 template <typename T>
 absl::Status Replica<T>::RestoreWeights(const std::string& path) {
+  BeforeChange();
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
   const auto closer = absl::MakeCleanup([fd] { close(fd); });
@@ -289,6 +347,7 @@ void Replica<T>::WriteState(std::ostream& out) const {
 
 template <typename T>
 absl::Status Replica<T>::ReadState(std::istream& in) {
+  BeforeChange();
   const auto read = [&in](const at::Tensor& tensor) {
     in.read(static_cast<char*>(tensor.data_ptr()), static_cast<std::streamsize>(tensor.nbytes()));
   };

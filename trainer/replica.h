@@ -13,7 +13,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <istream>
 #include <memory>
 #include <ostream>
@@ -39,6 +41,15 @@ struct GradientLayout {
   int first_statistic_segment = 0;       // one a call site, in ForwardContext::statistics' order
 };
 GradientLayout MakeGradientLayout(const Model& model);
+
+// One of the state's tensors: a variable, or a slot of the optimizer for one.
+struct StateTensor {
+  std::string name;   // "dense/kernel", "optimizer/momentum/dense/kernel"
+  int variable = 0;   // of the model
+  size_t offset = 0;  // of its values, in run layout, in what CopyState wrote; bytes
+};
+// As Replica::Hash, of what CopyState wrote.
+std::string HashOfState(absl::Span<const std::byte> state);
 
 template <typename T>
 class Replica {
@@ -69,6 +80,15 @@ class Replica {
   absl::Status SaveWeights(const std::string& path) const;
   absl::Status RestoreWeights(const std::string& path);
 
+  // The whole state in one piece of memory of StateBytes; the scalars of the optimizer are the end of it.
+  size_t StateBytes() const { return ScalarsOffset() + sizeof(scalars_); }
+  size_t ScalarsOffset() const;
+  std::vector<StateTensor> StateTensors() const;
+  void CopyState(std::byte* to) const;
+  void TakeState(absl::Span<const std::byte> from);
+  // Called before anything changes the state, for those who copy it meanwhile.
+  void SetBeforeChange(std::function<void()> before_change) { before_change_ = std::move(before_change); }
+
   // The whole state, for a replica of the same model and optimizer; bytes as in memory.
   void WriteState(std::ostream& out) const;
   // DataLoss, and a state that is of no use, if the stream ends early.
@@ -87,6 +107,9 @@ class Replica {
   absl::Status LoadOptimizer(const KerasArchive& archive, const Recipe& recipe);
   absl::Status ReadSlot(const KerasArchive& archive, const std::string& path, int slot, int variable);
   std::vector<absl::Span<const T>> Regions() const;
+  void BeforeChange() const {
+    if (before_change_) before_change_();
+  }
   int64_t OffsetOf(int variable) const { return offsets_[static_cast<size_t>(variable)]; }
 
   const Model& model_;
@@ -100,6 +123,7 @@ class Replica {
   std::unique_ptr<Optimizer<T>> optimizer_;
   std::vector<Penalty> penalties_;
   Json compile_config_;  // for the trained archive; null: as submitted
+  std::function<void()> before_change_;
 };
 
 extern template class Replica<float>;

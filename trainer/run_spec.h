@@ -80,6 +80,11 @@ struct RunSpec : Placement {
   int micro_batch = 0;
   int64_t memory_limit = 0;
   std::string best_metric, best_mode;
+  // A checkpoint every so many steps, or so many seconds; neither: none, or, while planning, the default.
+  uint64_t checkpoint_steps = 0, checkpoint_seconds = 0;
+  bool never_checkpoint = false;
+  int checkpoints_kept = 0;              // 0 while planning: the default
+  std::vector<std::string> checkpoints;  // those that there are, the newest first
   std::optional<StopEarlySpec> stop_early;
   std::optional<ReduceOnPlateauSpec> reduce_on_plateau;
   std::string optimizer, loss;
@@ -89,6 +94,7 @@ struct RunSpec : Placement {
   bool log_samples = false;
   int state_hash_every = 1;
 
+  bool keeps_checkpoints() const { return kind == JobKind::kFit && (checkpoint_steps > 0 || checkpoint_seconds > 0); }
   int ranks() const { return static_cast<int>(runs.size()); }
   const allreduce::LeafRange& my_run() const { return runs[static_cast<size_t>(rank)]; }
   // Which virtual replicas each compute thread computes, in order.

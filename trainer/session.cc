@@ -36,6 +36,7 @@ class Control {
   }
 
   bool cancel() const { return cancel_; }
+  bool pause() const { return pause_; }
   uint64_t newest_generation() const { return newest_generation_; }
 
   void Send(const v1::TrainerStatus& status) {
@@ -50,6 +51,7 @@ class Control {
       const auto command = ReadFrame<v1::TrainerCommand>(fd_);
       if (!command.ok() || !command->has_value()) _exit(1);
       if ((*command)->cancel()) cancel_ = true;
+      pause_ = (*command)->pause();
       newest_generation_ = (*command)->newest_generation();
     }
   }
@@ -62,6 +64,7 @@ class Control {
 
   const int fd_;
   std::atomic<bool> cancel_ = false;
+  std::atomic<bool> pause_ = false;
   std::atomic<uint64_t> newest_generation_ = 0;
   absl::Mutex mutex_;
 };
@@ -79,6 +82,7 @@ class SessionReporter final : public Reporter {
   }
   void Status(StatusFigures figures) override { control_.Send(ToProto(figures)); }
   bool CancelWanted() const override { return control_.cancel(); }
+  bool PauseWanted() const override { return control_.pause(); }
   uint64_t DurableStep() const override { return link_.durable_step(); }
   void Forget(uint64_t durable_step) override { link_.Forget(durable_step); }
   void Agreed(uint64_t step) override { link_.Agreed(step); }
@@ -99,6 +103,7 @@ v1::EndReport ToEndReport(const RunSpec& spec, const RunOutcome& outcome) {
   switch (outcome.ending) {
     case Ending::kDone: report.set_state(v1::DONE); break;
     case Ending::kCancelled: report.set_state(v1::CANCELLED); break;
+    case Ending::kPaused: report.set_state(v1::PAUSED); break;
     case Ending::kBadInput:
       report.set_state(v1::FAILED);
       report.set_failure(v1::BAD_INPUT);
@@ -164,7 +169,9 @@ absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
     ASSIGN_OR_RETURN(const v1::TrainerOrder order, link.Regroup(std::move(request)));
     return ToPlacement(order);
   };
-  const absl::StatusOr<RunOutcome> outcome = RunJob(spec, files, rendezvous, regroup, reporter);
+  const CheckpointStorage storage = {[&link](const std::string& name, const std::string& path) { return link.Store(name, path); },
+                                     [&link](const std::string& name, const std::string& path) { return link.Fetch(name, path); }};
+  const absl::StatusOr<RunOutcome> outcome = RunJob(spec, files, rendezvous, regroup, storage, reporter);
   if (absl::IsFailedPrecondition(outcome.status())) {
     LOG_INFO("job=%s event=left reason=\"%s\"", spec.job_id, outcome.status().message());
     return absl::OkStatus();

@@ -19,7 +19,7 @@ namespace {
 
 template <typename T>
 absl::StatusOr<RunOutcome> Run(RunSpec& spec, const RunFiles& files, LoadedModel& loaded, const DataSource& data, MemoryAccount& account,
-                               const Rendezvous& rendezvous, const Regroup& regroup, Reporter& reporter) {
+                               const Rendezvous& rendezvous, const Regroup& regroup, const CheckpointStorage& storage, Reporter& reporter) {
   const bool trains = spec.kind == JobKind::kFit;
   ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, static_cast<int64_t>(data.train().class_names().size())));
   ASSIGN_OR_RETURN(const std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe));
@@ -29,9 +29,10 @@ absl::StatusOr<RunOutcome> Run(RunSpec& spec, const RunFiles& files, LoadedModel
   const allreduce::Layout layout =
       trains ? replica->gradient_layout().layout : allreduce::MakeLayout(nothing, allreduce::ElementOf<T>(), 1);
   Place<T> place(spec, *loaded.model, recipe, *replica, layout, rendezvous, trains ? regroup : Regroup(), reporter);
+  if (trains) return RunFit<T>(spec, files, *loaded.model, recipe, data, account, *replica, place, storage, reporter);
   RETURN_IF_ERROR(place.Enter());
   switch (spec.kind) {
-    case JobKind::kFit: return RunFit<T>(spec, files, recipe, data, account, *replica, place, reporter);
+    case JobKind::kFit: break;
     case JobKind::kEvaluate: return RunEvaluate<T>(spec, data, account, place.exchange(), place.runner(), reporter);
     case JobKind::kPredict: return RunPredict<T>(spec, *loaded.model, data, account, place.exchange(), place.runner(), reporter);
   }
@@ -41,7 +42,7 @@ absl::StatusOr<RunOutcome> Run(RunSpec& spec, const RunFiles& files, LoadedModel
 }  // namespace
 
 absl::StatusOr<RunOutcome> RunJob(const RunSpec& ordered, const RunFiles& files, const Rendezvous& rendezvous, const Regroup& regroup,
-                                  Reporter& reporter) {
+                                  const CheckpointStorage& storage, Reporter& reporter) {
   RunSpec spec = ordered;  // its placement changes where a peer dies
   try {
     at::set_num_threads(1);
@@ -50,9 +51,9 @@ absl::StatusOr<RunOutcome> RunJob(const RunSpec& ordered, const RunFiles& files,
     const int channels = static_cast<int>(loaded.model->input_shape().back());
     ASSIGN_OR_RETURN(const std::unique_ptr<DataSource> data, DataSource::Open(spec, channels, files.train_index, files.validation_index));
     if (loaded.model->dtype() == at::kDouble) {
-      return Run<double>(spec, files, loaded, *data, account, rendezvous, regroup, reporter);
+      return Run<double>(spec, files, loaded, *data, account, rendezvous, regroup, storage, reporter);
     }
-    return Run<float>(spec, files, loaded, *data, account, rendezvous, regroup, reporter);
+    return Run<float>(spec, files, loaded, *data, account, rendezvous, regroup, storage, reporter);
   } catch (const c10::OutOfMemoryError& error) {
     RunOutcome outcome;
     outcome.ending = Ending::kOutOfMemory;

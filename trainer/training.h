@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "trainer/checkpoint_storage.h"
 #include "trainer/gradient_exchange.h"
 #include "trainer/planner.h"
 #include "trainer/records.h"
@@ -23,7 +24,8 @@ struct RunOutcome {
 // Runs until the job has ended. While it trains and a peer dies, it goes on in the generation that `regroup` gives, from the state
 // that it has or that a peer gives it (docs/reliability.md); a null `regroup` gives none. An error means that this replica cannot go on,
 // though the job might: a peer died, the disk is gone. What the job itself did wrong is an Ending.
+// Checkpoints are taken from and brought to `storage`, if it has functions for that.
 absl::StatusOr<RunOutcome> RunJob(const RunSpec& spec, const RunFiles& files, const Rendezvous& rendezvous, const Regroup& regroup,
-                                  Reporter& reporter);
+                                  const CheckpointStorage& storage, Reporter& reporter);
 
 }  // namespace lockstep

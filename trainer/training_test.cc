@@ -47,6 +47,7 @@ class Record final : public Reporter {
   std::string Records() const override { return ""; }
   void TakeRecords(const std::string&) override {}
   uint64_t NewestGeneration() const override { return 0; }
+  bool PauseWanted() const override { return false; }
 
   int cancel_after = -1;  // steps; -1: never
   std::vector<StepFigures> steps;
@@ -124,6 +125,19 @@ class Training : public testing::Test {
     return PlanJob(spec_, files_);
   }
 
+  // Checkpoints go into a folder of the test's.
+  void KeepCheckpoints() {
+    const std::string kept = absl::StrCat(scratch_, "/checkpoints");
+    fs::create_directories(kept);
+    const auto copy = [](const std::string& from, const std::string& to) -> absl::Status {
+      std::error_code error;
+      fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+      return error ? absl::NotFoundError(from) : absl::OkStatus();
+    };
+    storage_.store = [=](const std::string& name, const std::string& path) { return copy(path, absl::StrCat(kept, "/", name)); };
+    storage_.fetch = [=](const std::string& name, const std::string& path) { return copy(absl::StrCat(kept, "/", name), path); };
+  }
+
   // REQUIRES: Plan succeeded.
   absl::StatusOr<Outcome> Run(const RunSpec& planned, const std::vector<allreduce::LeafRange>& runs, int threads, int cancel_after = -1) {
     const int ranks = static_cast<int>(runs.size());
@@ -140,7 +154,8 @@ class Training : public testing::Test {
         spec.threads = threads;
         spec.scratch = absl::StrCat(scratch_, "/run", ranks, ".", threads, ".", rank);
         fs::create_directories(spec.scratch);
-        outcomes[static_cast<size_t>(rank)] = RunJob(spec, files_, meeting.For(rank), nullptr, records[static_cast<size_t>(rank)]);
+        outcomes[static_cast<size_t>(rank)] =
+            RunJob(spec, files_, meeting.For(rank), nullptr, storage_, records[static_cast<size_t>(rank)]);
       });
     }
     for (std::thread& process : processes) process.join();
@@ -161,6 +176,7 @@ class Training : public testing::Test {
   std::string scratch_;
   RunSpec spec_;
   RunFiles files_;
+  CheckpointStorage storage_;
 };
 
 TestFolder* Training::root_ = nullptr;
@@ -368,6 +384,7 @@ class Dying final : public Reporter {
   std::string Records() const override { return ""; }
   void TakeRecords(const std::string&) override {}
   uint64_t NewestGeneration() const override { return 0; }
+  bool PauseWanted() const override { return false; }
 
  private:
   const int at_;
@@ -409,7 +426,7 @@ TEST_F(Training, SurvivorsGoOnFromLiveStateToTheSameBits) {
           if (next_rank < 0 || asking.finished) return absl::FailedPreconditionError("dead, or the job has ended");
           return Placement{2, next_rank, after, "another secret"};
         };
-        outcomes[static_cast<size_t>(index)] = RunJob(spec, files_, rendezvous, regroup, reporter);
+        outcomes[static_cast<size_t>(index)] = RunJob(spec, files_, rendezvous, regroup, {}, reporter);
       };
       std::vector<std::thread> processes;
       Dying dying(step);
@@ -442,6 +459,50 @@ TEST_F(Training, SurvivorsGoOnFromLiveStateToTheSameBits) {
   }
 }
 
+TEST_F(Training, GoesOnFromTheNewestWholeCheckpointToTheSameBits) {
+  spec_.best_metric = "val_loss";
+  spec_.optimizer = "adam";
+  spec_.checkpoint_steps = 2;
+  KeepCheckpoints();
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  EXPECT_GT(plan.peak[memory::Category::kCheckpointCopies], 0);
+  const auto alone = Run(plan.resolved, {{0, 4}}, 1);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  const std::vector<std::string> all = Hashes(alone->record);
+  ASSERT_EQ(all.size(), 6u);
+  fs::remove(absl::StrCat(scratch_, "/checkpoints/checkpoint-000000006.safetensors"));
+  const std::string newest = absl::StrCat(scratch_, "/checkpoints/checkpoint-000000004.safetensors");
+  ASSERT_TRUE(fs::exists(newest));
+  RunSpec again = plan.resolved;
+  again.checkpoint_steps = 100;
+  again.checkpoints = {"checkpoint-000000006.safetensors", "checkpoint-000000004.safetensors", "checkpoint-000000002.safetensors"};
+  for (const uint64_t from : {4u, 2u, 0u}) {
+    for (const std::vector<allreduce::LeafRange>& runs : {std::vector<allreduce::LeafRange>{{0, 4}}, {{0, 1}, {1, 4}}}) {
+      SCOPED_TRACE(testing::Message() << "from step " << from << " on " << runs.size() << " ranks");
+      const auto rest = Run(again, runs, 1);
+      ASSERT_TRUE(rest.ok()) << rest.status();
+      EXPECT_EQ(Hashes(rest->record), std::vector<std::string>(all.begin() + static_cast<std::ptrdiff_t>(from), all.end()));
+      EXPECT_EQ(rest->run.result.state_hash, alone->run.result.state_hash);
+      EXPECT_EQ(rest->run.result.validation, alone->run.result.validation);
+      EXPECT_EQ(rest->run.result.samples, alone->run.result.samples);
+      EXPECT_EQ(rest->run.artifacts, alone->run.artifacts);
+      EXPECT_EQ(rest->record.notes.size(), from == 4 ? 1u : from == 2 ? 2u : 3u) << "each that was passed over is named";
+      EXPECT_THAT(rest->record.notes.back(), HasSubstr("passed over a damaged checkpoint"));
+    }
+    // Next time the newest of these is damaged.
+    const std::string path = absl::StrCat(scratch_, "/checkpoints/checkpoint-00000000", from, ".safetensors");
+    if (from == 0) break;
+    const auto half = fs::file_size(path) / 2;
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(half));
+    const char byte = static_cast<char>(file.get() ^ 1);
+    file.seekp(static_cast<std::streamoff>(half));
+    file.put(byte);
+    file.close();
+  }
+}
+
 TEST_F(Training, AMissingPeerEndsTheRunInsteadOfHangingIt) {
   const PlanOutcome plan = Plan();
   ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
@@ -452,7 +513,7 @@ TEST_F(Training, AMissingPeerEndsTheRunInsteadOfHangingIt) {
   const Rendezvous nobody = [](const allreduce::Endpoint&, const auto&) -> absl::StatusOr<std::vector<allreduce::Endpoint>> {
     return absl::FailedPreconditionError("generation 1 is not the newest");
   };
-  EXPECT_EQ(RunJob(spec, files_, nobody, nullptr, record).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(RunJob(spec, files_, nobody, nullptr, {}, record).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 }  // namespace

@@ -60,7 +60,9 @@ absl::StatusOr<TrialFigures> Run(const RunSpec& spec, const LoadedModel& loaded,
   // The sums of one trainer: the subtree that peers read, and one buffer for the leaf at hand.
   const int64_t gradients = trains ? 2 * static_cast<int64_t>(replica->gradient_layout().layout.bytes()) : 0;
   figures.at_peak[Category::kGradients] += gradients;
-  figures.fixed_bytes = state - before + gradients;
+  const int64_t copies = spec.keeps_checkpoints() ? static_cast<int64_t>(replica->StateBytes()) : 0;
+  figures.at_peak[Category::kCheckpointCopies] += copies;
+  figures.fixed_bytes = state - before + gradients + copies;
   figures.bytes_per_thread = usage.peak_bytes - state;
   return figures;
 }

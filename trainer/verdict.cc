@@ -20,6 +20,7 @@ constexpr size_t kMostReasonBytes = 200;
 v1::Verdict ToProto(const Verdict& verdict, bool with_sample_ids, size_t most_reason_bytes) {
   v1::Verdict proto;
   proto.set_cancel(verdict.cancel);
+  proto.set_pause(verdict.pause);
   proto.set_state_hash(verdict.state_hash);
   proto.set_durable_step(verdict.durable_step);
   proto.set_newest_generation(verdict.newest_generation);
@@ -118,6 +119,7 @@ absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encode
     }
     const v1::Verdict& verdict = verdicts[rank];
     joint.cancel |= verdict.cancel();
+    joint.pause |= verdict.pause();
     joint.out_of_memory |= verdict.out_of_memory();
     joint.durable_step = std::max<uint64_t>(joint.durable_step, verdict.durable_step());
     joint.newest_generation = std::max<uint64_t>(joint.newest_generation, verdict.newest_generation());

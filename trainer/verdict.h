@@ -17,6 +17,7 @@ namespace lockstep {
 // What a replica says beside its figures.
 struct Word {
   bool cancel = false;
+  bool pause = false;
   std::string state_hash;          // after the last committed step; empty: it was not computed
   uint64_t durable_step = 0;       // as far as this replica knows
   uint64_t newest_generation = 0;  // that it was told of
@@ -31,6 +32,7 @@ struct Verdict : Word {
 // Of all replicas together.
 struct JointVerdict {
   bool cancel = false;
+  bool pause = false;  // some replica was told so
   bool out_of_memory = false;
   uint64_t durable_step = 0;       // as far as any replica knows
   uint64_t newest_generation = 0;  // that any replica was told of

@@ -39,6 +39,7 @@ std::string ToString(const TrainerKey& key);
 // What a running trainer is told, again whenever it changes.
 struct TrainerWord {
   bool cancel = false;
+  bool pause = false;
   uint64_t newest_generation = 0;
 
   bool operator==(const TrainerWord&) const = default;

@@ -20,6 +20,10 @@ namespace {
 // Of no calendar: only for differences.
 absl::Time MonotonicNow() { return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
 
+TrainerWord WordOf(const v1::TrainerOrder& order) {
+  return {.cancel = order.cancel(), .pause = order.pause(), .newest_generation = order.newest_generation()};
+}
+
 v1::TrainerReport NotStarted(const TrainerKey& key, const absl::Status& reason) {
   v1::TrainerReport report;
   report.set_job_id(key.job_id);
@@ -118,7 +122,7 @@ absl::Time Supervisor::Step() {
   ReconcileOptions options = options_.stopping;
   if (stopping_) options.patience = absl::ZeroDuration();
   std::vector<WantedTrainer> wanted;
-  for (const auto& [key, order] : wanted_) wanted.push_back({key, {order.cancel(), order.newest_generation()}});
+  for (const auto& [key, order] : wanted_) wanted.push_back({key, WordOf(order)});
   std::vector<ActualTrainer> actual;
   for (auto& [key, entry] : entries_) {
     if (wanted_.contains(key)) {
@@ -136,9 +140,9 @@ absl::Time Supervisor::Step() {
   for (const TrainerKey& key : todo.start) Start(key);
   for (const TrainerKey& key : todo.tell) {
     const v1::TrainerOrder& order = wanted_.at(key);
-    LOG_INFO("%s cancel=%v newest_generation=%d", ToString(key), order.cancel(), order.newest_generation());
+    LOG_INFO("%s cancel=%v pause=%v newest_generation=%d", ToString(key), order.cancel(), order.pause(), order.newest_generation());
     entries_.at(key).process->Tell(order);
-    entries_.at(key).actual.told = {order.cancel(), order.newest_generation()};
+    entries_.at(key).actual.told = WordOf(order);
   }
   return todo.start.empty() ? todo.next : now;
 }

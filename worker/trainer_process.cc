@@ -63,6 +63,7 @@ v1::TrainerStatus MergeStatus(const v1::TrainerStatus& older, const v1::TrainerS
   merged.set_images(std::max(older.images(), newer.images()));
   merged.set_all_reduce_bytes(std::max(older.all_reduce_bytes(), newer.all_reduce_bytes()));
   if (older.phase_seconds().total() > newer.phase_seconds().total()) *merged.mutable_phase_seconds() = older.phase_seconds();
+  if (!newer.has_checkpoint() && older.has_checkpoint()) *merged.mutable_checkpoint() = older.checkpoint();
   if (!newer.has_memory() && older.has_memory()) *merged.mutable_memory() = older.memory();
   // A message without images tells of a phase, not of the training.
   if (newer.images() == 0) merged.set_loss(older.loss());
@@ -162,6 +163,7 @@ void TrainerProcess::KillAsSilent(absl::Duration silent) {
 void TrainerProcess::Tell(const v1::TrainerOrder& order) {
   v1::TrainerCommand command;
   command.set_cancel(order.cancel());
+  command.set_pause(order.pause());
   command.set_newest_generation(order.newest_generation());
   // One that is gone already is noticed by its pidfd.
   if (control() >= 0) WriteFrame(control(), command).IgnoreError();
