@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "allreduce/rank_memory.h"
+#include "base/failpoint.h"
 #include "base/status_macros.h"
 
 namespace lockstep::allreduce {
@@ -48,6 +49,7 @@ void RemotePeer::Send(FrameType type, uint64_t sequence, Pieces pieces) {
   if (closed_) return;
   Outgoing frame;
   frame.header = MakeFrameHeader(type, generation_, sequence, pieces);
+  if (LOCKSTEP_FAILPOINT("allreduce.corrupt_frame")) frame.header.payload_checksum ^= 1;
   frame.pieces = std::move(pieces);
   outgoing_.push_back(std::move(frame));
 }
@@ -68,6 +70,7 @@ void RemotePeer::SendResult(uint64_t sequence) {
 }
 
 short RemotePeer::events() const {
+  if (link_down_) return 0;
   return static_cast<short>((waits_for_place() ? POLLRDHUP : POLLIN) | (outgoing_.empty() ? 0 : POLLOUT));
 }
 
@@ -90,6 +93,8 @@ PostedVerdict RemotePeer::TakeVerdict() {
 }
 
 absl::Status RemotePeer::Pump() {
+  if (LOCKSTEP_FAILPOINT("allreduce.link_down")) link_down_ = true;
+  if (link_down_) return absl::OkStatus();
   if (closed_) return absl::OkStatus();
   RETURN_IF_ERROR(SendSome());
   return ReceiveSome();

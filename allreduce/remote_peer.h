@@ -114,6 +114,7 @@ class RemotePeer {
   uint64_t sums_sent_ = 0, sums_received_ = 0, sums_used_ = 0, results_received_ = 0, verdicts_received_ = 0;
   std::optional<PostedVerdict> verdict_;
   bool closed_ = false;
+  bool link_down_ = false;  // in a drill: nothing comes through, and nobody says so
   std::string last_word_;
   uint64_t bytes_sent_ = 0, bytes_received_ = 0;
 };

@@ -93,6 +93,25 @@ void AddRunCommands(CLI::App& app, CommandLine& line) {
   AddJobFlags(submit, true, line);
 }
 
+void AddLedger(CLI::App& app, CommandLine& line) {
+  CLI::App& ledger =
+      AddCommand(app, "ledger", "Which sample was used in which committed step, by which virtual replica", Command::kLedger, line);
+  CLI::Option* job = ledger.add_option("JOB", line.job_id, "The job's id");
+  ledger.add_flag("--json", line.json, "A line of JSON for each step, behind one with what the job says; --from reads it");
+  ledger.add_option("--epoch", line.epoch, "Of this epoch alone; 1 is the first")->type_name("E")->check(CLI::Range(1u, UINT32_MAX));
+  ledger.add_flag("--verify", line.verify, "Prove exactly-once against the data set's index; exit 1 and every violation if it is not so");
+  ledger.add_option("--data", line.data_folder, "With --verify: that folder's files, too, are what was read")->type_name("DIR");
+  CLI::Option* from = ledger.add_option("--from", line.ledger_file, "In place of JOB: a file that --json wrote; needs --index")
+                          ->type_name("FILE.jsonl")
+                          ->excludes(job);
+  ledger.add_option("--index", line.index_file, "The data set's index: the job's artifact train.index")->type_name("FILE")->needs(from);
+  ledger.callback([&line] {
+    if (line.job_id.empty() == line.ledger_file.empty()) throw CLI::RequiredError("JOB, or --from and --index");
+    if (!line.ledger_file.empty() && line.index_file.empty()) throw CLI::RequiredError("--index");
+    if (!line.data_folder.empty() && !line.verify) throw CLI::RequiredError("--verify, which --data is for,");
+  });
+}
+
 void AddJobCommands(CLI::App& app, CommandLine& line) {
   const auto add = [&](const char* name, const char* help, Command command) -> CLI::App& {
     CLI::App& sub = AddCommand(app, name, help, command, line);
@@ -105,6 +124,7 @@ void AddJobCommands(CLI::App& app, CommandLine& line) {
   watch.add_option("--after", line.after_sequence, "Sequence number of the last event that is known")->type_name("N");
   watch.add_option("--step-log", line.step_log, "A line of JSON for each step that is seen")->type_name("FILE.jsonl");
   add("cancel", "End a job at its next step", Command::kCancel);
+  AddLedger(app, line);
   add("pause", "Stop a job at its next step, with a checkpoint; its slots are free for others", Command::kPause);
   add("resume", "Put a paused job back into the queue", Command::kResume);
   CLI::App& scale = add("scale", "Give a job more or fewer replicas, from its next step on", Command::kScale);

@@ -20,6 +20,7 @@ enum class Command {
   kDescribe,
   kWatch,
   kCancel,
+  kLedger,
   kPause,
   kResume,
   kScale,
@@ -59,6 +60,11 @@ struct CommandLine {
   std::string job_id;
   std::string artifact;
   uint64_t after_sequence = 0;
+  // Of ledger.
+  uint32_t epoch = 0;
+  bool verify = false;
+  std::string data_folder;
+  std::string ledger_file, index_file;
   // Of scale.
   uint32_t fewest = 0, most = 0;
   // Of list.

@@ -16,6 +16,7 @@
 #include "client/job_check.h"
 #include "client/job_run.h"
 #include "client/job_watcher.h"
+#include "client/ledger_command.h"
 #include "client/proto_json.h"
 #include "client/render.h"
 
@@ -215,6 +216,7 @@ absl::StatusOr<int> PrintVersion(const CommandLine& line, CoordinatorClient* cli
 }
 
 absl::StatusOr<int> Dispatch(const CommandLine& line) {
+  if (line.command == Command::kLedger && !line.ledger_file.empty()) return ShowLedger(line, nullptr);
   if (line.connection.coordinator.empty()) {
     if (line.command == Command::kVersion) return PrintVersion(line, nullptr);
     return absl::InvalidArgumentError("name the coordinator: --coordinator HOST:PORT, or LOCKSTEP_COORDINATOR");
@@ -223,6 +225,7 @@ absl::StatusOr<int> Dispatch(const CommandLine& line) {
   CoordinatorClient client(line.connection.coordinator, options);
   Conversation conversation(line, client);
   switch (line.command) {
+    case Command::kLedger: return ShowLedger(line, &client);
     case Command::kSubmit: return conversation.Submit();
     case Command::kList: return conversation.List();
     case Command::kDescribe: return conversation.Describe();

@@ -131,6 +131,20 @@ absl::StatusOr<v1::JobStatus> CoordinatorClient::Cancel(const std::string& job_i
   return response;
 }
 
+absl::Status CoordinatorClient::Ledger(const std::string& job_id, uint32_t epoch, absl::FunctionRef<absl::Status(const v1::Event&)> take) {
+  Call call(*this);
+  v1::LedgerRequest request;
+  request.set_job_id(job_id);
+  request.set_epoch(epoch);
+  const auto stream = stub_->Ledger(call.context(), request);
+  v1::Event event;
+  absl::Status taken;
+  while (taken.ok() && stream->Read(&event)) taken = take(event);
+  if (!taken.ok()) call.context()->TryCancel();
+  const absl::Status finished = Finish(stream->Finish());
+  return taken.ok() ? finished : taken;
+}
+
 absl::StatusOr<v1::JobStatus> CoordinatorClient::Pause(const std::string& job_id) {
   Call call(*this);
   SetDeadline(call.context(), kCallTimeout);

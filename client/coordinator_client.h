@@ -33,6 +33,8 @@ class CoordinatorClient {
   // Newest first. `limit` 0: as many as the coordinator gives.
   absl::StatusOr<v1::ListResponse> List(uint32_t limit);
   absl::StatusOr<v1::JobStatus> Cancel(const std::string& job_id);
+  // Every record of a step or an epoch, in order, as it comes.
+  absl::Status Ledger(const std::string& job_id, uint32_t epoch, absl::FunctionRef<absl::Status(const v1::Event&)> take);
   absl::StatusOr<v1::JobStatus> Pause(const std::string& job_id);
   absl::StatusOr<v1::JobStatus> Resume(const std::string& job_id);
   absl::StatusOr<v1::JobStatus> Scale(const std::string& job_id, uint32_t min, uint32_t max);

@@ -129,6 +129,22 @@ grpc::Status ClientService::Resume(grpc::ServerContext* context, const v1::Resum
   });
 }
 
+grpc::Status ClientService::Ledger(grpc::ServerContext* context, const v1::LedgerRequest* request, grpc::ServerWriter<v1::Event>* writer) {
+  return gate_.Serve("Ledger", *context, [&]() -> absl::Status {
+    for (uint64_t after = 0; !context->IsCancelled();) {
+      ASSIGN_OR_RETURN(const std::vector<v1::Event> events, coordinator_.ReadRecorded(request->job_id(), after));
+      if (events.empty()) return absl::OkStatus();
+      for (const v1::Event& event : events) {
+        after = event.sequence();
+        const uint32_t epoch = event.has_step() ? event.step().epoch() : event.has_epoch() ? event.epoch().epoch() : 0;
+        if (epoch == 0 || (request->epoch() > 0 && epoch != request->epoch())) continue;
+        if (!writer->Write(event)) return Gone();
+      }
+    }
+    return Gone();
+  });
+}
+
 grpc::Status ClientService::Scale(grpc::ServerContext* context, const v1::ScaleRequest* request, v1::JobStatus* response) {
   return gate_.Serve("Scale", *context, [&]() -> absl::Status {
     v1::Replicas wanted;

@@ -21,6 +21,7 @@ class ClientService final : public v1::Lockstep::Service {
   grpc::Status Cancel(grpc::ServerContext* context, const v1::CancelRequest* request, v1::JobStatus* response) override;
   grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest* request, v1::JobStatus* response) override;
   grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest* request, v1::JobStatus* response) override;
+  grpc::Status Ledger(grpc::ServerContext* context, const v1::LedgerRequest* request, grpc::ServerWriter<v1::Event>* writer) override;
   grpc::Status Scale(grpc::ServerContext* context, const v1::ScaleRequest* request, v1::JobStatus* response) override;
   grpc::Status Logs(grpc::ServerContext* context, const v1::LogsRequest* request, grpc::ServerWriter<v1::LogChunk>* writer) override;
   grpc::Status Download(grpc::ServerContext* context, const v1::DownloadRequest* request, grpc::ServerWriter<v1::Chunk>* writer) override;

@@ -19,6 +19,8 @@ constexpr size_t kTailBytes = 1 << 20;
 constexpr absl::Duration kBackoff = absl::Seconds(1);
 
 void KeepForWatchers(JobEntry& job, v1::Event event) {
+  // The ledger is read from the store.
+  if (event.has_step()) event.mutable_step()->clear_leaves();
   job.tail_bytes += event.ByteSizeLong();
   job.tail.push_back(std::make_shared<const v1::Event>(std::move(event)));
   while (!job.tail.empty() && (job.tail.size() > kTailEvents || job.tail_bytes > kTailBytes)) {
@@ -47,7 +49,7 @@ absl::Status Coordinator::Load() {
     if (from.generation) job->generation.emplace(std::move(*from.generation));
     for (ArtifactRecord& artifact : from.artifacts) job->artifacts.emplace(artifact.name, artifact);
     job->last_sequence = from.last_sequence;
-    if (from.latest) from.latest->clear_sample_paths();
+    if (from.latest) from.latest->clear_sample_paths(), from.latest->clear_leaves();
     job->latest = std::move(from.latest);
     job->epochs = std::move(from.epochs);
     job->notes.insert(from.notes.begin(), from.notes.end());
@@ -151,6 +153,7 @@ void Coordinator::Absorb(JobEntry& job, const v1::Event& event) {
   if (event.has_step()) {
     job.latest = event.step();
     job.latest->clear_sample_paths();
+    job.latest->clear_leaves();
     const v1::PhaseSeconds& phases = event.step().phases();
     job.phases.set_wait_for_data(job.phases.wait_for_data() + phases.wait_for_data());
     job.phases.set_forward(job.phases.forward() + phases.forward());

@@ -3,7 +3,7 @@
 // made durable through the store before it is acted on or answered (law 4). docs/coordinator.md has the states of a job, what
 // breaks a generation, and what a restart does.
 //
-// Thread-safe. Calls that wait (Rendezvous, ReadEvents, NextOrders) take how long they may, and wake at Stop.
+// Thread-safe. Calls that wait take how long they may, and wake at Stop.
 // Invariants: a generation's number is handed out once; events of a job are numbered without gaps; nothing that a client or a
 // trainer was told is missing after a restart.
 
@@ -49,15 +49,15 @@ class Coordinator {
   absl::StatusOr<v1::JobStatus> Describe(const std::string& job_id) const;
   std::vector<v1::JobStatus> List(size_t limit) const;
   absl::StatusOr<v1::JobStatus> Cancel(const std::string& job_id);
-  // At the next step boundary, with a checkpoint; and back into the queue. InvalidArgument: a job that cannot. FailedPrecondition: it has
-  // ended.
+  // At its next step boundary; back into the queue. InvalidArgument: a job that cannot. FailedPrecondition: it has ended.
   absl::StatusOr<v1::JobStatus> Pause(const std::string& job_id);
   absl::StatusOr<v1::JobStatus> Resume(const std::string& job_id);
-  // From now on so many replicas, in place of what the job says. InvalidArgument: they make no sense for it. FailedPrecondition: it
-  // has ended.
+  // From now on so many replicas, in place of what the job says. Errors as Pause.
   absl::StatusOr<v1::JobStatus> Scale(const std::string& job_id, const v1::Replicas& wanted);
   // The next events after `after`; waits for one up to `wait`. Unavailable: the coordinator stops.
   absl::StatusOr<Events> ReadEvents(const std::string& job_id, uint64_t after, absl::Duration wait) const;
+  // As they were recorded, with what each step consumed; at most some hundred, none after the last.
+  absl::StatusOr<std::vector<v1::Event>> ReadRecorded(const std::string& job_id, uint64_t after) const;
   absl::StatusOr<ArtifactRecord> FindArtifact(const std::string& job_id, const std::string& name) const;
   std::vector<v1::WorkerStatus> Workers() const;
   // False once a job has ended and none of its trainers is reported any more.
@@ -67,14 +67,13 @@ class Coordinator {
   absl::StatusOr<uint64_t> Attach(const v1::WorkerReport& first);
   absl::Status Report(uint64_t stream, const v1::WorkerReport& report);
   void Detach(uint64_t stream);
-  // Once they may have changed since `version`; nothing: not within `wait`. Unavailable: the coordinator stops. Aborted: no such stream.
+  // Nothing: they did not change since `version` within `wait`. Unavailable: the coordinator stops. Aborted: no such stream.
   absl::StatusOr<std::optional<Orders>> NextOrders(uint64_t stream, uint64_t version, absl::Duration wait) const;
 
   // ---- Of trainers.
   // Nothing: not all ranks have come within `wait`; to be called again. Unavailable: the coordinator stops.
   absl::StatusOr<std::optional<v1::RendezvousResponse>> Rendezvous(const v1::RendezvousRequest& request, absl::Duration wait);
-  // Nothing: no newer generation was formed within `wait`; to be called again. FailedPrecondition: the trainer has no place in the
-  // newest, and does not wait for one. Unavailable: the coordinator stops.
+  // Nothing: no newer generation within `wait`; to be called again. FailedPrecondition: the trainer has no place, and waits for none.
   absl::StatusOr<std::optional<v1::TrainerOrder>> Regroup(const v1::RegroupRequest& request, absl::Duration wait);
   absl::Status ReportPlan(const v1::PlanReport& report);
   absl::StatusOr<v1::ProgressAck> ReportProgress(const v1::ProgressReport& report);
@@ -88,8 +87,7 @@ class Coordinator {
   void Tick();
   void Stop();
   Snapshot TakeSnapshot() const;
-  // Every file that an artifact has, as JOB/FILE.
-  std::set<std::string> ArtifactFiles() const;
+  std::set<std::string> ArtifactFiles() const;  // as JOB/FILE
 
  private:
   Coordinator(CoordinatorOptions options, Store& store, const Clock& clock);
@@ -115,9 +113,8 @@ class Coordinator {
 
   // Trainers of these ranks are gone: the others go on as a generation of their own where that is possible, or all start again.
   absl::Status LoseRanks(JobEntry& job, std::set<uint32_t> ranks, const std::string& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The next generation: these, and the joiners that are ready. REQUIRES: at least one.
-  absl::Status Regather(JobEntry& job, Draft draft, std::vector<Seat> seats, const std::string& cause)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The next generation: these (at least one), and the joiners that are ready.
+  absl::Status Regather(JobEntry& job, Draft draft, std::vector<Seat> seats, const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Towards as many replicas as the job asks for; unless it may start some, only with what there is.
   absl::Status Grow(JobEntry& job, bool may_start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Shrink(JobEntry& job, size_t most) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -142,10 +139,9 @@ class Coordinator {
 
   void Schedule() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TryPlan(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // It has no place now: waits, or is refused. True: it waits for what other jobs hold, and nobody may overtake it.
+  // It has no place now. True: it waits for what other jobs hold, and nobody may overtake it.
   absl::StatusOr<bool> WaitOrRefuse(JobEntry& job, const Ask& ask, const std::vector<Offer>& offers, const std::string& reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // True as WaitOrRefuse.
   absl::StatusOr<bool> TryRun(JobEntry& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SetReason(JobEntry& job, const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // For this job, if one is named.

@@ -223,8 +223,19 @@ absl::StatusOr<Coordinator::Events> Coordinator::ReadEvents(const std::string& j
   }
   if (last == after) return page;
   ASSIGN_OR_RETURN(std::vector<v1::Event> events, store_.ReadEvents(job_id, after, kEventsAtOnce));
-  for (v1::Event& event : events) page.events.push_back(std::make_shared<const v1::Event>(std::move(event)));
+  for (v1::Event& event : events) {
+    if (event.has_step()) event.mutable_step()->clear_leaves();
+    page.events.push_back(std::make_shared<const v1::Event>(std::move(event)));
+  }
   return page;
+}
+
+absl::StatusOr<std::vector<v1::Event>> Coordinator::ReadRecorded(const std::string& job_id, uint64_t after) const {
+  {
+    absl::MutexLock lock(&mutex_);
+    RETURN_IF_ERROR(Find(job_id).status());
+  }
+  return store_.ReadEvents(job_id, after, kEventsAtOnce);
 }
 
 absl::StatusOr<ArtifactRecord> Coordinator::FindArtifact(const std::string& job_id, const std::string& name) const {

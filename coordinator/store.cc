@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
@@ -147,7 +148,10 @@ absl::Status Store::Apply(const Change& change) {
   RETURN_IF_ERROR(poison_);
   absl::Status status = writer_->begin.Run();
   if (status.ok()) status = Write(change);
+  LOCKSTEP_FAILPOINT("coordinator.before_commit");
+  if (status.ok() && LOCKSTEP_FAILPOINT("coordinator.full_disk")) status = absl::ResourceExhaustedError("a test fills the disk");
   if (status.ok()) status = writer_->commit.Run();
+  LOCKSTEP_FAILPOINT("coordinator.after_commit");
   if (status.ok()) return status;
   writer_->rollback.Run().IgnoreError();
   poison_ = absl::UnavailableError(

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/failpoint.h"
 
 namespace lockstep::dataset {
 namespace {
@@ -89,6 +90,8 @@ void PipelineCore::OpenSlot() {
   slot->virtual_replica = options_.first_virtual_replica + virtual_replica_;
   slot->image = options_.image;
   slot->ids = sampler_.Samples(epoch_, step_, slot->virtual_replica);
+  // A drill for the ledger.
+  if (step_ > 0 && LOCKSTEP_FAILPOINT("dataset.previous_batch")) slot->ids = sampler_.Samples(epoch_, step_ - 1, slot->virtual_replica);
   slot->labels.resize(slot->ids.size());
   slot->pictures.resize(slot->ids.size());
   if (slot->images == nullptr) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/failpoint.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "memory/category.h"
@@ -133,6 +134,7 @@ absl::Status CheckpointWriter<T>::Copy(const FitState& progress) {
   } catch (const c10::Error& error) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for a copy of the state: ", error.what_without_backtrace()));
   }
+  LOCKSTEP_FAILPOINT("trainer.checkpoint.copy");
   replica_.CopyState(static_cast<std::byte*>(copy_.data_ptr()));
   LOG_DEBUG("job=%s checkpoint=%d copied=%d", spec_.job_id, progress.step, copy_.nbytes());
   return absl::OkStatus();
@@ -154,6 +156,7 @@ absl::Status CheckpointWriter<T>::WriteAndStore(FitState progress) {
     mutex_.Await(absl::Condition(&agreed));
     if (agreed_ < progress.step) return absl::CancelledError("the trainer ends");
   }
+  LOCKSTEP_FAILPOINT("trainer.checkpoint.store");
   return storage_.store(CheckpointName(progress.step), path);
 }
 

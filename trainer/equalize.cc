@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/status_macros.h"
 #include "trainer/state_transfer.h"
 
@@ -62,6 +63,8 @@ absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replic
   const bool sends = source == spec.rank;
   const bool receives = position < *furthest;
   const std::string path = InScratch(spec, "state");
+  if (sends) LOCKSTEP_FAILPOINT("trainer.send_state");
+  if (receives) LOCKSTEP_FAILPOINT("trainer.receive_state");
   if (sends) {
     state.records = reporter.Records();
     const absl::Status saved = Save(spec, replica, state, path);

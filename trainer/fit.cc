@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/failpoint.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "trainer/equalize.h"
@@ -110,6 +111,7 @@ absl::Status Fit<T>::Conclude() {
   // A replica that died in the last step may have taken it from others: all must have it before anybody leaves.
   ASSIGN_OR_RETURN(const JointVerdict verdict, place_.runner().Compare(MyWord()));
   Heed(verdict);
+  LOCKSTEP_FAILPOINT("trainer.finish");
   if (state_.ending == Ending::kDone && !state_.finished) RETURN_IF_ERROR(Finish());
   if (spec_.rank == 0) {
     if (state_.ending == Ending::kPaused) RETURN_IF_ERROR(Checkpoints()->Write(state_));
@@ -247,6 +249,7 @@ void Fit<T>::Report(const StepOutcome& step) {
   AddPhases(step.phases, phase_totals_);
   const bool hash_now = state_.step % static_cast<uint64_t>(spec_.state_hash_every) == 0;
   state_.state_hash = hash_now ? replica_.Hash() : std::string();
+  if (LOCKSTEP_FAILPOINT("trainer.flip_bit")) replica_.FlipBit(), state_.state_hash = replica_.Hash();
   const bool status_now = absl::Now() - last_status_ >= kStatusEvery;
   StepFigures figures;
   figures.step = state_.step;
@@ -255,7 +258,11 @@ void Fit<T>::Report(const StepOutcome& step) {
   figures.state_hash = state_.state_hash;
   figures.metrics = place_.runner().MetricValues(verdict.metrics);
   figures.samples = static_cast<uint32_t>(samples);
-  for (const int64_t id : verdict.sample_ids) figures.sample_paths.push_back(data_.train().PathOf(id));
+  figures.leaves = verdict.leaves;
+  for (const LeafUse& leaf : verdict.leaves) {
+    if (!spec_.log_samples) break;
+    for (const int64_t id : leaf.Good()) figures.sample_paths.push_back(data_.train().PathOf(id));
+  }
   figures.phases = step.phases;
   figures.images_per_second = step.phases.total > 0 ? static_cast<double>(samples) / step.phases.total : 0;
   figures.sample_digest = verdict.sample_digest;

@@ -23,7 +23,7 @@ struct LeafResult {
   double loss_sum = 0;
   std::vector<SumAndCount> metrics;
   uint64_t sample_digest = 0;
-  std::vector<int64_t> sample_ids;  // those consumed, in batch order
+  std::vector<int64_t> sample_ids;  // those read, in batch order, the bad ones included
   std::vector<BadSample> bad;
   bool out_of_memory = false;
   std::string error;  // empty: none

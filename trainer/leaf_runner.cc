@@ -72,6 +72,7 @@ typename LeafRunner<T>::Samples LeafRunner<T>::GoodSamples(const dataset::Batch&
                                  at::TensorOptions().dtype(at::kFloat));
   samples.labels = at::from_blob(const_cast<int64_t*>(batch.labels()), {n}, at::TensorOptions().dtype(at::kLong));
   samples.ids.assign(batch.sample_ids().begin(), batch.sample_ids().end());
+  result.sample_ids = samples.ids;
   result.sample_digest = batch.digest();
   if (!batch.bad().empty()) {
     std::vector<bool> good(static_cast<size_t>(n), true);
@@ -88,7 +89,6 @@ typename LeafRunner<T>::Samples LeafRunner<T>::GoodSamples(const dataset::Batch&
     samples.labels = samples.labels.index_select(0, index);
     samples.ids = std::move(ids);
   }
-  result.sample_ids = samples.ids;
   samples.images = samples.images.to(OptionsOf<T>());
   result.samples = samples.images.size(0);
   return samples;

@@ -17,7 +17,8 @@ namespace {
 constexpr absl::Duration kCallDeadline = absl::Seconds(30);
 constexpr absl::Duration kFileDeadline = absl::Minutes(10);
 constexpr absl::Duration kRendezvousDeadline = absl::Minutes(2);
-constexpr absl::Duration kRetryPause = absl::Milliseconds(200);
+constexpr absl::Duration kRetryPause = absl::Milliseconds(100);
+constexpr absl::Duration kConnectPause = absl::Seconds(1);
 // Progress is gathered for this long, so that a thousand small steps a second are a few writes for the coordinator's disk.
 constexpr absl::Duration kGather = absl::Milliseconds(200);
 constexpr size_t kMostQueued = 10'000;
@@ -37,7 +38,8 @@ Link::Link(const v1::TrainerStart& start)
     : job_id_(start.order().job_id()),
       process_generation_(start.order().generation()),
       process_rank_(start.order().rank()),
-      stub_(v1::Cluster::NewStub(MakeChannel(start.coordinator(), ToChannelOptions(start)))),
+      channel_(MakeChannel(start.coordinator(), ToChannelOptions(start))),
+      stub_(v1::Cluster::NewStub(channel_)),
       generation_(start.order().generation()),
       rank_(start.order().rank()),
       sender_([this] { SendLoop(); }) {}
@@ -60,8 +62,12 @@ absl::Status Link::Retry(const char* what, absl::FunctionRef<absl::Status()> cal
     if (!IsRetryable(status) && !absl::IsCancelled(status)) return Annotate(status, what);
     if (!told) LOG_WARNING("call=%s error=\"%s\" action=retry", what, status.message());
     told = true;
-    absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithTimeout(absl::Condition(&closed_), kRetryPause)) return absl::CancelledError("the trainer ends");
+    {
+      absl::MutexLock lock(&mutex_);
+      if (mutex_.AwaitWithTimeout(absl::Condition(&closed_), kRetryPause)) return absl::CancelledError("the trainer ends");
+    }
+    // A channel connects only while somebody waits for it; else it is looked after every five seconds.
+    channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + kConnectPause));
   }
 }
 

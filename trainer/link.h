@@ -77,6 +77,7 @@ class Link {
   const std::string job_id_;
   const uint64_t process_generation_;
   const uint32_t process_rank_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Cluster::Stub> stub_;
   std::atomic<uint64_t> durable_step_{0};
 

@@ -165,6 +165,12 @@ v1::StepRecord ToProto(const StepFigures& figures) {
   proto.set_images_per_second(figures.images_per_second);
   *proto.mutable_memory() = ToProto(figures.memory);
   proto.set_sample_digest(figures.sample_digest);
+  for (const LeafUse& leaf : figures.leaves) {
+    v1::LeafUse& use = *proto.add_leaves();
+    use.mutable_samples()->Assign(leaf.samples.begin(), leaf.samples.end());
+    use.mutable_bad()->Assign(leaf.bad.begin(), leaf.bad.end());
+    use.set_digest(leaf.digest);
+  }
   return proto;
 }
 

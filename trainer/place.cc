@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/failpoint.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "memory/cpu_allocator.h"
@@ -23,6 +24,7 @@ bool MayJoinAnother(const absl::Status& status) {
 template <typename T>
 absl::Status Place<T>::Join() {
   reporter_.Status({.phase = "rendezvous"});
+  LOCKSTEP_FAILPOINT("trainer.rendezvous");
   const auto abandoned = [this] { return reporter_.NewestGeneration() > spec_.generation; };
   ASSIGN_OR_RETURN(exchange_, GradientExchange<T>::Join(spec_, layout_, rendezvous_, ComputeEnvironment(), abandoned));
   if (spec_.memory_limit > 0) {

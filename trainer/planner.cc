@@ -19,6 +19,7 @@
 #include "trainer/callbacks.h"
 #include "trainer/loaded_model.h"
 #include "trainer/trial.h"
+#include "trainer/verdict.h"
 
 namespace lockstep {
 namespace {
@@ -173,6 +174,13 @@ class Planner {
     sampling.drop_last = spec.drop_last && spec.kind == JobKind::kFit;
     const auto sampler = dataset::Sampler::Create(sampling);
     if (!sampler.ok()) return Refuse(sampler.status(), "");
+    const int64_t most = MostSamplesInVerdict(sampling.num_samples, spec.virtual_replicas);
+    if (spec.kind == JobKind::kFit && spec.batch > most) {
+      Refuse(absl::InvalidArgumentError(absl::StrCat("batch: ", spec.batch, " is above ", most,
+                                                     ", the most samples that the record of a step can name, of ", out_.train_samples,
+                                                     " with ", spec.virtual_replicas, " virtual replicas")),
+             "");
+    }
     const auto per_epoch = static_cast<uint64_t>((*sampler)->StepsPerEpoch());
     if (per_epoch == 0) {
       return Refuse(absl::InvalidArgumentError(absl::StrCat("batch: ", spec.batch, " is more than the ", out_.train_samples,

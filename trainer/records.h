@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory/category.h"
+#include "trainer/verdict.h"
 
 namespace lockstep {
 
@@ -36,6 +37,7 @@ struct StepFigures {
   double images_per_second = 0;
   MemoryFigures memory;
   uint64_t sample_digest = 0;
+  std::vector<LeafUse> leaves;
 };
 
 struct EpochFigures {

@@ -67,6 +67,9 @@ class Replica {
   double Commit(absl::Span<T> reduced, int64_t samples, double loss_divisor);
   double SumOfPenalties() const;
 
+  // For fault drills: as a broken memory would.
+  void FlipBit() { *reinterpret_cast<char*>(trainable_.data_ptr()) ^= 1; }
+
   // XXH3-128 over the whole state, 32 hexadecimal digits.
   std::string Hash() const;
 

@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/failpoint.h"
 #include "base/file.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
@@ -157,6 +158,7 @@ absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
   RETURN_IF_ERROR(link.Fetch("model.keras", files.model));
   RETURN_IF_ERROR(link.Fetch("train.index", files.train_index));
   if (!files.validation_index.empty()) RETURN_IF_ERROR(link.Fetch("validation.index", files.validation_index));
+  LOCKSTEP_FAILPOINT("trainer.loaded");
   SessionReporter reporter(control, link);
   const Rendezvous rendezvous = [&link](const allreduce::Endpoint& mine, const std::map<std::string, std::string>& environment) {
     return link.Rendezvous(mine, environment);

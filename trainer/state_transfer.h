@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "trainer/verdict.h"
 
 namespace lockstep {
 
@@ -38,6 +39,7 @@ class StateWriter {
     Put(size);
     out_.write(text.data(), static_cast<std::streamsize>(size));
   }
+  void Put(LeafUse& use) { (*this)(use.samples, use.bad, use.digest); }
   template <typename A, typename B>
   void Put(std::pair<A, B>& pair) {
     (*this)(pair.first, pair.second);
@@ -81,6 +83,7 @@ class StateReader {
     text.resize(Size());
     in_.read(text.data(), static_cast<std::streamsize>(text.size()));
   }
+  void Get(LeafUse& use) { (*this)(use.samples, use.bad, use.digest); }
   template <typename A, typename B>
   void Get(std::pair<A, B>& pair) {
     (*this)(pair.first, pair.second);

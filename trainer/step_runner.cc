@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "base/failpoint.h"
 #include "base/status_macros.h"
 
 namespace lockstep {
@@ -47,7 +48,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(exchange_.BeginStep());
   Verdict verdict{word};
-  verdict.with_sample_ids = spec_.log_samples;
+  LOCKSTEP_FAILPOINT("trainer.step");
   verdict.leaves = RunLeaves([&](int thread, int leaf) {
     const absl::Time asked = absl::Now();
     absl::StatusOr<dataset::Batch> batch = pipeline.Next(leaf);
@@ -71,16 +72,19 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
     outcome.phases.backward += leaf.backward_seconds / threads;
   }
   const absl::Time computed = absl::Now();
+  LOCKSTEP_FAILPOINT("trainer.reduce");
   ASSIGN_OR_RETURN(outcome.verdict, exchange_.Finish(verdict));
   outcome.phases.reduce = SecondsSince(computed);
   const JointVerdict& joint = outcome.verdict;
   if (joint.error.empty() && !joint.out_of_memory && joint.samples > 0) {
     const absl::Time reduced = absl::Now();
+    LOCKSTEP_FAILPOINT("trainer.before_update");
     const double divisor = loss_.Divisor(joint.samples);
     const double penalty = replica_.Commit(exchange_.reduced(), joint.samples, divisor);
     outcome.loss = joint.loss_sum / divisor + penalty;
     outcome.committed = true;
     outcome.phases.update = SecondsSince(reduced);
+    LOCKSTEP_FAILPOINT("trainer.after_update");
   }
   outcome.phases.total = SecondsSince(start);
   return outcome;
@@ -89,6 +93,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
 template <typename T>
 absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, const Word& word, const OutputSink& sink,
                                                    const PassWatcher& watcher) {
+  LOCKSTEP_FAILPOINT("trainer.validate");
   Verdict verdict{word};
   std::vector<LeafResult> totals = NoFigures();
   for (uint64_t step = 0; step < steps; ++step) {

@@ -16,8 +16,12 @@ namespace lockstep {
 namespace {
 
 constexpr size_t kMostReasonBytes = 200;
+// Of a verdict beside the samples' numbers: hash and flags; sums of a virtual replica and its metrics; what stands around a bad one.
+constexpr int64_t kOtherBytes = 512;
+constexpr int64_t kOtherBytesOfLeaf = 256;
+constexpr int64_t kOtherBytesOfBad = 4;
 
-v1::Verdict ToProto(const Verdict& verdict, bool with_sample_ids, size_t most_reason_bytes) {
+v1::Verdict ToProto(const Verdict& verdict, size_t most_reason_bytes) {
   v1::Verdict proto;
   proto.set_cancel(verdict.cancel);
   proto.set_pause(verdict.pause);
@@ -36,9 +40,7 @@ v1::Verdict ToProto(const Verdict& verdict, bool with_sample_ids, size_t most_re
       out->add_metric_sums(metric.sum);
       out->add_metric_counts(metric.count);
     }
-    if (with_sample_ids) {
-      for (const int64_t id : leaf.sample_ids) out->add_sample_ids(static_cast<uint64_t>(id));
-    }
+    for (const int64_t id : leaf.sample_ids) out->add_sample_ids(static_cast<uint64_t>(id));
     for (const BadSample& bad : leaf.bad) {
       v1::BadSampleVerdict* entry = out->add_bad();
       entry->set_sample(static_cast<uint64_t>(bad.sample));
@@ -102,10 +104,26 @@ void CompareHashes(const std::vector<v1::Verdict>& verdicts, JointVerdict& joint
 }  // namespace
 
 std::string EncodeVerdict(const Verdict& verdict) {
-  std::string encoded = ToProto(verdict, verdict.with_sample_ids, kMostReasonBytes).SerializeAsString();
-  if (encoded.size() > allreduce::kMaxVerdictBytes) encoded = ToProto(verdict, false, kMostReasonBytes).SerializeAsString();
-  if (encoded.size() > allreduce::kMaxVerdictBytes) encoded = ToProto(verdict, false, 0).SerializeAsString();
+  std::string encoded = ToProto(verdict, kMostReasonBytes).SerializeAsString();
+  if (encoded.size() > allreduce::kMaxVerdictBytes) encoded = ToProto(verdict, 0).SerializeAsString();
   return encoded;
+}
+
+int64_t MostSamplesInVerdict(int64_t samples, int virtual_replicas) {
+  int64_t bytes_each = 1;  // of a varint
+  for (int64_t rest = samples; rest >= 128; rest /= 128) ++bytes_each;
+  const int64_t left = static_cast<int64_t>(allreduce::kMaxVerdictBytes) - kOtherBytes - kOtherBytesOfLeaf * virtual_replicas;
+  // All of them may be bad, and be named twice.
+  return std::max<int64_t>(left / (2 * bytes_each + kOtherBytesOfBad), 0);
+}
+
+std::vector<int64_t> LeafUse::Good() const {
+  if (bad.empty()) return samples;
+  std::vector<int64_t> good;
+  for (const int64_t sample : samples) {
+    if (std::find(bad.begin(), bad.end(), sample) == bad.end()) good.push_back(sample);
+  }
+  return good;
 }
 
 absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encoded, int leaves) {
@@ -143,7 +161,8 @@ absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encode
   std::vector<uint64_t> digests;
   for (const LeafResult& leaf : results) {
     digests.push_back(leaf.sample_digest);
-    joint.sample_ids.insert(joint.sample_ids.end(), leaf.sample_ids.begin(), leaf.sample_ids.end());
+    LeafUse& use = joint.leaves.emplace_back(LeafUse{leaf.sample_ids, {}, leaf.sample_digest});
+    for (const BadSample& one : leaf.bad) use.bad.push_back(one.sample);
     joint.bad.insert(joint.bad.end(), leaf.bad.begin(), leaf.bad.end());
   }
   joint.sample_digest = XXH3_64bits(digests.data(), digests.size() * sizeof(uint64_t));

@@ -14,6 +14,16 @@
 
 namespace lockstep {
 
+// What one virtual replica consumed.
+struct LeafUse {
+  std::vector<int64_t> samples;  // in batch order
+  std::vector<int64_t> bad;      // among them: could not be decoded
+  uint64_t digest = 0;
+
+  // Those that the step used.
+  std::vector<int64_t> Good() const;
+};
+
 // What a replica says beside its figures.
 struct Word {
   bool cancel = false;
@@ -26,7 +36,6 @@ struct Word {
 // One replica's part.
 struct Verdict : Word {
   std::vector<LeafResult> leaves;
-  bool with_sample_ids = false;
 };
 
 // Of all replicas together.
@@ -43,13 +52,16 @@ struct JointVerdict {
   int64_t samples = 0;
   double loss_sum = 0;
   std::vector<SumAndCount> metrics;
-  uint64_t sample_digest = 0;       // XXH3-64 over the leaves' digests, in their order
-  std::vector<int64_t> sample_ids;  // with sample ids: in batch order
-  std::vector<BadSample> bad;       // in order of virtual replica
+  uint64_t sample_digest = 0;   // XXH3-64 over the leaves' digests, in their order
+  std::vector<LeafUse> leaves;  // in order of virtual replica
+  std::vector<BadSample> bad;   // in order of virtual replica
 };
 
-// At most allreduce::kMaxVerdictBytes: reasons of bad samples and errors are cut, and sample ids are left out, if it would be more.
+// At most allreduce::kMaxVerdictBytes, if no more samples are in it than MostSamplesInVerdict: reasons of bad samples and errors are cut
+// if it would be more.
 std::string EncodeVerdict(const Verdict& verdict);
+// Of a batch whose samples' numbers are below `samples`, over so many virtual replicas: a step's record must name them all.
+int64_t MostSamplesInVerdict(int64_t samples, int virtual_replicas);
 
 // `encoded` by rank. DataLoss if one cannot be read, or the leaves are not 0 … leaves-1, each once.
 absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encoded, int leaves);

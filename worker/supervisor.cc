@@ -140,7 +140,7 @@ absl::Time Supervisor::Step() {
   for (const TrainerKey& key : todo.start) Start(key);
   for (const TrainerKey& key : todo.tell) {
     const v1::TrainerOrder& order = wanted_.at(key);
-    LOG_INFO("%s cancel=%v pause=%v newest_generation=%d", ToString(key), order.cancel(), order.pause(), order.newest_generation());
+    LOG_INFO("%s cancel=%d pause=%d newest_generation=%d", ToString(key), order.cancel(), order.pause(), order.newest_generation());
     entries_.at(key).process->Tell(order);
     entries_.at(key).actual.told = WordOf(order);
   }

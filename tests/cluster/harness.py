@@ -145,30 +145,30 @@ class RunningCluster:
         for i in range(workers):
             self.start_worker(i, slots)
 
-    def start_coordinator(self, listen="127.0.0.1:0"):
+    def start_coordinator(self, listen="127.0.0.1:0", environment=None):
         ready = self.test.path("coordinator.ready")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(ready)
         self.coordinator = self._start(
             "lockstep-coordinator", "--listen", listen, "--http", "127.0.0.1:0", "--state-dir", self.test.path("coordinator"), "--token-file",
-            self.token_file, "--ready-file", ready, "--die-with-parent", *self.coordinator_flags)  # fmt: skip
+            self.token_file, "--ready-file", ready, "--die-with-parent", *self.coordinator_flags, environment=environment)  # fmt: skip
         self.test.wait_for("the coordinator to serve", lambda: os.path.exists(ready) or self.coordinator.poll() is not None)
         with open(ready, encoding="utf-8") as file:
             self.ready = json.load(file)
         self.address = self.ready["grpc"]
 
-    def start_worker(self, number, slots):
+    def start_worker(self, number, slots, environment=None):
         """Each as if on a host of its own: another loopback address, another folder."""
         return self._start(
             "lockstep-worker", "--coordinator", self.address, "--token-file", self.token_file, "--state-dir",
             self.test.path(f"worker{number}"), "--address", f"127.0.0.{number + 2}", "--slots", slots, "--metrics", "127.0.0.1:0",
-            "--die-with-parent", *self.worker_flags)  # fmt: skip
+            "--die-with-parent", *self.worker_flags, environment=environment)  # fmt: skip
 
-    def _start(self, program, *arguments):
+    def _start(self, program, *arguments, environment=None):
         with open(self.test.path(program + ".log"), "a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [os.path.join(BIN, program), *map(str, arguments)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.test.environment)  # fmt: skip
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self.test.environment, **(environment or {})})  # fmt: skip
         self.processes.append(process)
         self.test.addCleanup(self._end, process)
         return process

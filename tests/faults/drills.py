@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 
 from tests.cluster import harness
@@ -26,8 +27,23 @@ class DrillTest(harness.ClusterTest):
         self.random = random.Random(self.seed)
         if self.steps not in DrillTest.undisturbed:
             DrillTest.undisturbed[self.steps] = self.fit("alone", *self.job_flags(), batch=20, epochs=0)
+        self.start_cluster()
+
+    def start_cluster(self):
         self.cluster = harness.RunningCluster(
             self, workers=self.workers, slots=self.slots, coordinator_flags=self.coordinator_flags)
+
+    def stop_cluster(self):
+        """As before it was started: no process, no folder."""
+        for pid, _ in self.processes():
+            self.kill(pid, signal.SIGCONT)
+        for process in self.cluster.processes[1:] + self.cluster.processes[:1]:
+            process.kill()
+            process.wait()
+        self.wait_for("all processes to be gone", lambda: not self.processes())
+        for name in os.listdir(self.folder):
+            if name == "coordinator" or (name.startswith("worker") and os.path.isdir(self.path(name))):
+                shutil.rmtree(self.path(name))
 
     def job_flags(self):
         return ("--validation", harness.VALIDATION, "--steps", self.steps, "--virtual-replicas", 5, "--seed", 3)
@@ -84,4 +100,6 @@ class DrillTest(harness.ClusterTest):
         self.assertEqual(epochs, list(range(1, len(epochs) + 1)))
         self.assertEqual([int(event["sequence"]) for event in events], list(range(1, len(events) + 1)))
         self.assertEqual(described["result"]["state_hash"], DrillTest.undisturbed[self.steps].summary["state_hash"])
+        ledger = self.run_lockstep("ledger", job, "--verify", "--data", harness.TRAIN, *self.cluster.flags())
+        self.assertEqual(ledger.code, 0, ledger.out + ledger.err)
         return states

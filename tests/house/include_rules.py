@@ -7,13 +7,14 @@ FOLDERS = {
     "base": set(),
     "rpc": {"base", "proto"},
     "dataset": {"base", "proto"},
+    "ledger": {"base", "proto", "dataset"},
     "memory": {"base", "proto"},
     "allreduce": {"base", "proto"},
     "model": {"base", "proto", "memory"},
     "trainer": {"base", "proto", "rpc", "dataset", "model", "memory", "allreduce"},
     "coordinator": {"base", "proto", "rpc", "memory"},
     "worker": {"base", "proto", "rpc"},
-    "client": {"base", "proto", "rpc"},
+    "client": {"base", "proto", "rpc", "ledger", "dataset"},
     "examples": {"base", "dataset"},
 }
 # Benchmarks and tests may include what they measure.
@@ -29,7 +30,7 @@ PLACES = [
     (("prometheus/",), ["*/*metrics*"]),
 ]
 # These processes start in milliseconds because nothing of libtorch comes near them.
-WITHOUT_TORCH = {"base", "rpc", "dataset", "allreduce", "coordinator", "worker", "client"}
+WITHOUT_TORCH = {"base", "rpc", "dataset", "ledger", "allreduce", "coordinator", "worker", "client"}
 
 
 def is_torch(header):

@@ -1,0 +1,21 @@
+#pragma once
+// Points at which a test makes a process die, stop, wait, or see an error. docs/reliability.md lists them.
+//
+//   LOCKSTEP_FAILPOINTS=NAME=ACTION[@N][xM],…   at the Nth time that a process comes by (1), M times in all processes together (1)
+//   LOCKSTEP_FAILPOINT_DIR=DIR                  where it is noted how often one was hit; needed
+//
+// Actions: kill and stop (the signals, to the process itself), exit (status 3), delay:MS, error. Unset, a point costs a load and a branch.
+// Thread-safe.
+
+#include <string_view>
+
+namespace lockstep {
+
+// True: the point's action is `error`, and now is the time for it.
+bool FailpointHit(std::string_view name);
+bool FailpointsAreSet();
+
+// In code: `if (LOCKSTEP_FAILPOINT("trainer.before_update")) return absl::InternalError(…)`, or as a statement.
+#define LOCKSTEP_FAILPOINT(name) (::lockstep::FailpointsAreSet() && ::lockstep::FailpointHit(name))
+
+}  // namespace lockstep
