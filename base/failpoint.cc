@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <string>
@@ -24,6 +25,7 @@ struct Point {
   std::string action;
   uint64_t at = 1, most = 1;
   uint64_t hits = 0;
+  bool in_process = false;
 };
 
 struct Failpoints {
@@ -48,11 +50,14 @@ Point Parse(std::string text) {
   return point;
 }
 
+std::atomic<bool> any_set{false};
+
 Failpoints* Read() {
   const char* text = std::getenv("LOCKSTEP_FAILPOINTS");
   const char* folder = std::getenv("LOCKSTEP_FAILPOINT_DIR");
-  if (text == nullptr || *text == '\0' || folder == nullptr) return nullptr;
   auto* all = new Failpoints;
+  if (text == nullptr || *text == '\0' || folder == nullptr) return all;
+  any_set = true;
   all->folder = folder;
   for (const absl::string_view entry : absl::StrSplit(text, ',', absl::SkipEmpty())) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(entry, absl::MaxSplits('=', 1));
@@ -82,7 +87,22 @@ bool Claim(const std::string& folder, std::string_view name, uint64_t most) {
 
 }  // namespace
 
-bool FailpointsAreSet() { return All() != nullptr; }
+bool FailpointsAreSet() {
+  static const bool read = All() != nullptr;
+  return read && any_set.load(std::memory_order_relaxed);
+}
+
+void SetFailpoint(std::string_view name, std::string_view action) {
+  Failpoints& all = *All();
+  absl::MutexLock lock(&all.mutex);
+  if (action.empty()) {
+    all.points.erase(std::string(name));
+    return;
+  }
+  Point& point = all.points[std::string(name)] = Parse(std::string(action));
+  point.in_process = true;
+  any_set = true;
+}
 
 bool FailpointHit(std::string_view name) {
   Failpoints& all = *All();
@@ -91,8 +111,9 @@ bool FailpointHit(std::string_view name) {
     absl::MutexLock lock(&all.mutex);
     const auto found = all.points.find(name);
     if (found == all.points.end() || ++found->second.hits < found->second.at) return false;
-    if (!Claim(all.folder, name, found->second.most)) return false;
+    if (found->second.in_process ? found->second.most-- == 0 : !Claim(all.folder, name, found->second.most)) return false;
     action = found->second.action;
+    if (found->second.in_process && found->second.most == 0) all.points.erase(found);
   }
   LOG_WARNING("failpoint=%s action=%s", name, action);
   if (action == "kill") kill(getpid(), SIGKILL);

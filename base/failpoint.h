@@ -14,6 +14,8 @@ namespace lockstep {
 // True: the point's action is `error`, and now is the time for it.
 bool FailpointHit(std::string_view name);
 bool FailpointsAreSet();
+// For tests of one process: in place of what the environment says of this point; it fires once, and needs no folder. Empty: nothing.
+void SetFailpoint(std::string_view name, std::string_view action);
 
 // In code: `if (LOCKSTEP_FAILPOINT("trainer.before_update")) return absl::InternalError(…)`, or as a statement.
 #define LOCKSTEP_FAILPOINT(name) (::lockstep::FailpointsAreSet() && ::lockstep::FailpointHit(name))

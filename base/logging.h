@@ -13,7 +13,7 @@
 
 namespace lockstep {
 
-enum class LogLevel { kDebug, kInfo, kWarning, kError };
+enum class LogLevel { kDebug, kInfo, kWarning, kError, kNone };
 
 // `program` stands in every line. Lines below `level` are dropped.
 void InitLogging(std::string_view program, LogLevel level);

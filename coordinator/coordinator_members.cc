@@ -73,6 +73,9 @@ absl::Status Coordinator::Grow(JobEntry& job, bool may_start) {
   const std::vector<Seat> living = job.generation->Living();
   if (living.size() > ask.max) return Shrink(job, ask.max);
   RETURN_IF_ERROR(AdmitJoiners(job));
+  if (job.generation->record.waits && living.size() >= ask.min) {
+    return Regather(job, Draft(job.record), living, absl::StrCat("at least ", Replicas(ask.min), " wanted"));
+  }
   const size_t have = job.generation->Living().size() + job.joiners.size();
   if (!may_start || have >= ask.max || clock_.Now() < job.no_joiner_before) return absl::OkStatus();
   std::vector<MemberRecord> more = PlaceMore(ask, Offers(&job), ask.max - static_cast<uint32_t>(have));

@@ -180,6 +180,17 @@ TEST(Members, BelowTheFewestTheyWaitWithTheirStateAlsoOverARestart) {
   EXPECT_EQ((*order)->members_size(), 2);
 }
 
+TEST(Members, OneThatWaitsGoesOnWhenItIsScaledToWhatIsLeft) {
+  Members t(WithReplicas(2, 2), 2);
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  ASSERT_FALSE((*t.Ask(1, 1, 0)).has_value());
+  v1::Replicas one;
+  one.set_min(1);
+  one.set_max(1);
+  ASSERT_TRUE(t.cluster->Scale(t.job, one).ok());
+  EXPECT_EQ((*t.Ask(1, 1, 0))->members_size(), 1);
+}
+
 TEST(Members, LostOneAfterTheOtherAllStartAgain) {
   Members t(WithReplicas(1, 2));
   t.worker.TrainerEnds(t.job, 0, 0, 9);

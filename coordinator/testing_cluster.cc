@@ -137,6 +137,8 @@ std::string DurableState(const Coordinator& coordinator) {
   std::string text;
   for (const v1::JobStatus& listed : coordinator.List(1000)) {
     v1::JobStatus status = *coordinator.Describe(listed.job_id());
+    status.clear_joining();
+    status.clear_hang();
     for (v1::ReplicaStatus& replica : *status.mutable_replicas()) {
       replica.clear_state();
       replica.clear_pid();
