@@ -3,12 +3,16 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/render.h"
 #include "client/size.h"
 
 namespace lockstep {
 namespace {
+
+// From here on a replica is said to be slow.
+constexpr double kSlow = 1.5;
 
 std::string Age(int64_t unix_ms, absl::Time now) {
   if (unix_ms == 0) return "-";
@@ -38,6 +42,16 @@ void AddReplicas(const v1::JobStatus& status, std::string& text) {
                     replica.first_virtual_replica(), "-", replica.first_virtual_replica() + replica.virtual_replica_count() - 1,
                     ", process ", replica.pid(), ", memory ", FormatSize(replica.memory().peak_bytes()), " at most, ",
                     FormatSize(replica.memory().resident_bytes()), " resident");
+    if (!replica.phase().empty()) {
+      absl::StrAppend(&text, "\n           in ", replica.phase(), " of step ", replica.step(), " for ",
+                      absl::StrFormat("%.1f s", replica.phase_seconds()));
+      if (replica.slowness() >= kSlow)
+        absl::StrAppend(&text, absl::StrFormat(", slow: its steps take %.1f times the median's", replica.slowness()));
+    }
+    // Only where somebody wonders: what each did last.
+    if (!status.hang().empty()) {
+      for (const std::string& recent : replica.recent()) absl::StrAppend(&text, "\n             ", recent);
+    }
   }
   for (const v1::ReplicaStatus& joiner : status.joining()) {
     absl::StrAppend(&text, "\njoining    ", joiner.state(), " on ", joiner.worker_id(), ", process ", joiner.pid());
@@ -66,6 +80,7 @@ std::string RenderJob(const v1::JobStatus& status) {
   absl::StrAppend(&text, "\nlength     ", Length(job), ", batch ", job.batch(), ", ", job.virtual_replicas(), " virtual replicas, seed ",
                   job.seed());
   absl::StrAppend(&text, "\nstep       ", Steps(status), ", generation ", status.generation());
+  if (!status.hang().empty()) absl::StrAppend(&text, "\nhang       ", status.hang());
   for (const std::string& note : status.plan_notes()) absl::StrAppend(&text, "\nplan       ", note);
   AddReplicas(status, text);
   if (status.artifacts_size() > 0) absl::StrAppend(&text, "\nartifacts  ", absl::StrJoin(status.artifacts(), ", "));

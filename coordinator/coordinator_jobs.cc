@@ -8,6 +8,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/job_check.h"
 #include "coordinator/job_id.h"
+#include "coordinator/membership.h"
 
 namespace lockstep {
 namespace {
@@ -103,6 +104,7 @@ v1::JobStatus Coordinator::StatusOf(const JobEntry& job) const {
       replica.set_state(!job.Active() || trainer.ended ? "ended" : trainer.started ? "running" : "starting");
       replica.set_pid(trainer.pid);
     }
+    DescribeActivity(job, status);
   }
   for (const Joiner& joiner : job.joiners) {
     v1::ReplicaStatus& replica = *status.add_joining();

@@ -42,7 +42,8 @@ absl::Status Coordinator::Regather(JobEntry& job, Draft draft, std::vector<Seat>
   ASSIGN_OR_RETURN(generation.secret, MakeSecret());
   generation.number = job.record.next_generation;
   generation.created_unix_ms = NowMs();
-  generation.waits = seats.size() < ask.min;
+  // Once all steps are done nothing is left that few could not do.
+  generation.waits = seats.size() < ask.min && !AllStepsDone(job) && !job.generation->finishing;
   for (const Seat& seat : seats) generation.members.push_back(seat.record);
   Number(generation.members, ask.virtual_replicas);
   draft.record.generation = generation.number;

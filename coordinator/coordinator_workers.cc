@@ -107,6 +107,7 @@ absl::Status Coordinator::TakeTrainers(WorkerEntry& worker) {
     trainer.started = true;
     trainer.pid = report.pid();
     if (report.has_status()) trainer.status = report.status();
+    if (!report.status().in_hand().empty()) found->second->in_hand = report.status().in_hand();
   }
   TakeJoiners(worker);
   // Killed ones first: what the others say is then mostly that a peer is gone.

@@ -180,6 +180,14 @@ TEST(Members, BelowTheFewestTheyWaitWithTheirStateAlsoOverARestart) {
   EXPECT_EQ((*order)->members_size(), 2);
 }
 
+TEST(Members, ADeathBelowTheFewestDoesNotKeepAJobThatIsDoneFromItsEnd) {
+  Members t(WithReplicas(2, 2), 2);
+  ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 3).ok());
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  ASSERT_TRUE((*t.Ask(1, 1, 0, {}, true)).has_value());
+  EXPECT_TRUE(t.cluster.End(t.job, 2, v1::DONE).ok());
+}
+
 TEST(Members, OneThatWaitsGoesOnWhenItIsScaledToWhatIsLeft) {
   Members t(WithReplicas(2, 2), 2);
   t.worker.TrainerEnds(t.job, 1, 0, 9);

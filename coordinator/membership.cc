@@ -43,16 +43,25 @@ uint64_t CheckpointStep(const JobEntry& job) {
   return step;
 }
 
+namespace {
+
+// " (a.png b.png …)", where a trainer has told the samples of this step.
+std::string InHand(const JobEntry& job, uint64_t step) {
+  const std::string prefix = absl::StrCat("step ", step, ": ");
+  return job.in_hand.starts_with(prefix) ? absl::StrCat(" (", job.in_hand.substr(prefix.size()), ")") : "";
+}
+
+}  // namespace
+
 bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Draft& draft) {
   const uint64_t step = job.latest ? job.latest->step() : 0;
   draft.record.deaths = step > job.record.death_step ? 1 : job.record.deaths + 1;
   draft.record.death_step = step;
   if (draft.record.deaths <= most) return false;
-  const std::string what =
-      job.record.state == v1::PLANNING
-          ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ")
-          : absl::StrCat(draft.record.deaths, " generations broke off in step ", step + 1,
-                         job.in_hand.empty() ? "" : absl::StrCat(" (", job.in_hand, ")"), ", and none got further; the last one: ");
+  const std::string what = job.record.state == v1::PLANNING
+                               ? absl::StrCat("planning broke off ", draft.record.deaths, " times; the last time: ")
+                               : absl::StrCat(draft.record.deaths, " generations broke off in step ", step + 1, InHand(job, step + 1),
+                                              ", and none got further; the last one: ");
   draft.MoveTo(v1::FAILED, absl::StrCat(what, cause), v1::TRAINING_FAILED);
   return true;
 }

@@ -22,6 +22,8 @@ uint64_t CheckpointStep(const JobEntry& job);
 bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Draft& draft);
 // Of a trainer that is started again after so many failures: 0, 0, 1, 3, 7 … seconds, five minutes at most.
 absl::Duration PauseAfter(uint32_t failures);
+// What its replicas are doing, as they last said; which of them the others wait for; who is slower than the rest.
+void DescribeActivity(const JobEntry& job, v1::JobStatus& status);
 // "1 replica", "rank 1", "ranks 1, 3".
 std::string Replicas(size_t count);
 std::string Ranks(const std::set<uint32_t>& ranks);

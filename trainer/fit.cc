@@ -18,6 +18,7 @@ namespace lockstep {
 namespace {
 
 constexpr absl::Duration kStatusEvery = absl::Seconds(1);
+constexpr size_t kMostInHand = 16;  // samples that are named
 
 void AddPhases(const Phases& from, Phases& to) {
   to.wait_for_data += from.wait_for_data;
@@ -64,6 +65,7 @@ absl::Status Fit<T>::Restore() {
 template <typename T>
 absl::Status Fit<T>::MakePipeline() {
   if (!WorkLeft()) return absl::OkStatus();
+  TellInHand();
   const bool at_end = state_.batch >= StepsPerEpoch();
   ASSIGN_OR_RETURN(pipeline_, data_.TrainPipeline(state_.epoch + (at_end ? 1 : 0), at_end ? 0 : static_cast<int64_t>(state_.batch)));
   return absl::OkStatus();
@@ -142,6 +144,20 @@ absl::Status Fit<T>::CatchUp() {
   if (state_.step > step) reporter_.Step(state_.last_step);
   if (state_.ends > ends) reporter_.Epoch(state_.last_epoch);
   return absl::OkStatus();
+}
+
+template <typename T>
+void Fit<T>::TellInHand() {
+  if (state_.batch >= StepsPerEpoch()) return;
+  std::vector<int64_t> samples;
+  for (int leaf = 0; leaf < spec_.virtual_replicas; ++leaf) {
+    const std::vector<int64_t> some = data_.train_sampler().Samples(state_.epoch, static_cast<int64_t>(state_.batch), leaf);
+    samples.insert(samples.end(), some.begin(), some.end());
+  }
+  std::string text = absl::StrCat("step ", state_.step + 1, ":");
+  for (size_t i = 0; i < std::min(samples.size(), kMostInHand); ++i) absl::StrAppend(&text, " ", data_.train().PathOf(samples[i]));
+  if (samples.size() > kMostInHand) absl::StrAppend(&text, " and ", samples.size() - kMostInHand, " more");
+  reporter_.InHand(std::move(text));
 }
 
 template <typename T>
@@ -253,6 +269,7 @@ void Fit<T>::Report(const StepOutcome& step) {
   const bool status_now = absl::Now() - last_status_ >= kStatusEvery;
   StepFigures figures;
   figures.step = state_.step;
+  figures.committed_unix_us = absl::ToUnixMicros(absl::Now());
   figures.epoch = state_.sums.epoch;
   figures.loss = step.loss;
   figures.state_hash = state_.state_hash;

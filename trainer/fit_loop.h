@@ -55,6 +55,7 @@ class Fit {
   // In a generation that was entered: to where the furthest of its members is.
   absl::Status CatchUp();
   absl::Status MakePipeline();
+  void TellInHand();
   Word MyWord() const;
   // After every exchange.
   void Heed(const JointVerdict& verdict);

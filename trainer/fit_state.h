@@ -65,7 +65,7 @@ struct FitState {
     visit(step, epoch, ends, batch, sums.loss, sums.metrics, sums.samples, sums.epoch, sums.bad, state_hash, images, weights_kept);
     visit(early_stopping, plateau, best, bad_samples, bad_validation_samples, note, records, ended, ending, reason, finished);
     visit(last_step.step, last_step.epoch, last_step.loss, last_step.state_hash, last_step.metrics, last_step.samples,
-          last_step.sample_paths, last_step.sample_digest, last_step.leaves);
+          last_step.sample_paths, last_step.sample_digest, last_step.leaves, last_step.committed_unix_us);
     visit(last_epoch.epoch, last_epoch.step, last_epoch.loss, last_epoch.metrics, last_epoch.validation, last_epoch.learning_rate,
           last_epoch.samples, last_epoch.bad_samples);
   }

@@ -165,6 +165,7 @@ v1::StepRecord ToProto(const StepFigures& figures) {
   proto.set_images_per_second(figures.images_per_second);
   *proto.mutable_memory() = ToProto(figures.memory);
   proto.set_sample_digest(figures.sample_digest);
+  proto.set_committed_unix_us(figures.committed_unix_us);
   for (const LeafUse& leaf : figures.leaves) {
     v1::LeafUse& use = *proto.add_leaves();
     use.mutable_samples()->Assign(leaf.samples.begin(), leaf.samples.end());

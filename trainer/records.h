@@ -38,6 +38,7 @@ struct StepFigures {
   MemoryFigures memory;
   uint64_t sample_digest = 0;
   std::vector<LeafUse> leaves;
+  int64_t committed_unix_us = 0;
 };
 
 struct EpochFigures {
@@ -128,6 +129,10 @@ class Reporter {
   virtual void TakeRecords(const std::string& records) = 0;
   // The newest generation of the job that this trainer was told of; 0: of none.
   virtual uint64_t NewestGeneration() const = 0;
+  // For whoever wonders why a step does not end. `phase` lives for good; see Activity.
+  virtual void Enter(const char* phase, uint64_t step) = 0;
+  // The step that comes next, and its samples, before it may kill us.
+  virtual void InHand(std::string text) = 0;
 };
 
 }  // namespace lockstep

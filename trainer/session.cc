@@ -17,6 +17,7 @@
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "rpc/frame.h"
+#include "trainer/activity.h"
 #include "trainer/link.h"
 #include "trainer/order.h"
 #include "trainer/planner.h"
@@ -36,6 +37,7 @@ class Control {
     std::thread([this] { Beat(); }).detach();
   }
 
+  Activity& activity() { return activity_; }
   bool cancel() const { return cancel_; }
   bool pause() const { return pause_; }
   uint64_t newest_generation() const { return newest_generation_; }
@@ -58,12 +60,21 @@ class Control {
   }
   // However long a step takes: only a process that is stopped, or starved, does not.
   void Beat() {
-    v1::TrainerStatus beat;
-    beat.set_beat(true);
-    for (;; absl::SleepFor(kBeat)) Send(beat);
+    for (;; absl::SleepFor(kBeat)) {
+      const Activity::View view = activity_.Take();
+      v1::TrainerStatus beat;
+      beat.set_beat(true);
+      beat.mutable_activity()->set_phase(view.phase);
+      beat.mutable_activity()->set_step(view.step);
+      beat.mutable_activity()->set_phase_seconds(view.phase_seconds);
+      beat.mutable_activity()->set_busy_seconds(view.busy_seconds);
+      for (const std::string& recent : view.recent) beat.mutable_activity()->add_recent(recent);
+      Send(beat);
+    }
   }
 
   const int fd_;
+  Activity activity_;
   std::atomic<bool> cancel_ = false;
   std::atomic<bool> pause_ = false;
   std::atomic<uint64_t> newest_generation_ = 0;
@@ -90,6 +101,13 @@ class SessionReporter final : public Reporter {
   std::string Records() const override { return link_.Records(); }
   void TakeRecords(const std::string& records) override { link_.TakeRecords(records); }
   uint64_t NewestGeneration() const override { return control_.newest_generation(); }
+  void Enter(const char* phase, uint64_t step) override { control_.activity().Enter(phase, step); }
+  void InHand(std::string text) override {
+    v1::TrainerStatus status;
+    status.set_phase("training");
+    status.set_in_hand(std::move(text));
+    control_.Send(status);
+  }
 
  private:
   Control& control_;

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "base/failpoint.h"
 #include "base/status_macros.h"
+#include "trainer/activity.h"
 
 namespace lockstep {
 namespace {
@@ -18,8 +19,8 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 
 template <typename T>
 StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
-                          bool trains)
-    : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange), thread_runs_(spec.thread_runs()) {
+                          Reporter& reporter, bool trains)
+    : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange), reporter_(reporter), thread_runs_(spec.thread_runs()) {
   for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
   const int threads = static_cast<int>(thread_runs_.size());
   const LeafContext context{
@@ -48,11 +49,14 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(exchange_.BeginStep());
   Verdict verdict{word};
+  reporter_.Enter(Activity::kStepBegins, step);
   LOCKSTEP_FAILPOINT("trainer.step");
   verdict.leaves = RunLeaves([&](int thread, int leaf) {
+    if (thread == 0) reporter_.Enter("wait_for_data", step);
     const absl::Time asked = absl::Now();
     absl::StatusOr<dataset::Batch> batch = pipeline.Next(leaf);
     const double waited = SecondsSince(asked);
+    if (thread == 0) reporter_.Enter("compute", step);
     LeafResult result;
     if (batch.ok()) {
       result = runners_[static_cast<size_t>(thread)]->Train(step, leaf, *batch);
@@ -73,11 +77,13 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
   }
   const absl::Time computed = absl::Now();
   LOCKSTEP_FAILPOINT("trainer.reduce");
+  reporter_.Enter(Activity::kWaitsForOthers, step);
   ASSIGN_OR_RETURN(outcome.verdict, exchange_.Finish(verdict));
   outcome.phases.reduce = SecondsSince(computed);
   const JointVerdict& joint = outcome.verdict;
   if (joint.error.empty() && !joint.out_of_memory && joint.samples > 0) {
     const absl::Time reduced = absl::Now();
+    reporter_.Enter("update", step);
     LOCKSTEP_FAILPOINT("trainer.before_update");
     const double divisor = loss_.Divisor(joint.samples);
     const double penalty = replica_.Commit(exchange_.reduced(), joint.samples, divisor);
@@ -94,6 +100,7 @@ template <typename T>
 absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipeline& pipeline, const Word& word, const OutputSink& sink,
                                                    const PassWatcher& watcher) {
   LOCKSTEP_FAILPOINT("trainer.validate");
+  reporter_.Enter("validate", 0);
   Verdict verdict{word};
   std::vector<LeafResult> totals = NoFigures();
   for (uint64_t step = 0; step < steps; ++step) {
@@ -142,6 +149,7 @@ template <typename T>
 absl::StatusOr<JointVerdict> StepRunner<T>::Compare(const Word& word) {
   Verdict verdict{word};
   verdict.leaves = NoFigures();
+  reporter_.Enter("compare", 0);
   return exchange_.ExchangeVerdicts(verdict);
 }
 

@@ -55,7 +55,7 @@ class StepRunner {
 
   // `trains`: gradients will be taken. All must outlive this object.
   StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
-             bool trains);
+             Reporter& reporter, bool trains);
 
   // `step` counts from 1 and is the random streams'.
   absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, const Word& word);
@@ -79,6 +79,7 @@ class StepRunner {
   std::vector<Metric> metrics_;
   Replica<T>& replica_;
   GradientExchange<T>& exchange_;
+  Reporter& reporter_;
   const std::vector<allreduce::LeafRange> thread_runs_;
   std::vector<std::unique_ptr<LeafRunner<T>>> runners_;  // by thread
   std::unique_ptr<ThreadTeam> team_;

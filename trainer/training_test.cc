@@ -48,6 +48,8 @@ class Record final : public Reporter {
   void TakeRecords(const std::string&) override {}
   uint64_t NewestGeneration() const override { return 0; }
   bool PauseWanted() const override { return false; }
+  void Enter(const char*, uint64_t) override {}
+  void InHand(std::string) override {}
 
   int cancel_after = -1;  // steps; -1: never
   std::vector<StepFigures> steps;
@@ -385,6 +387,8 @@ class Dying final : public Reporter {
   void TakeRecords(const std::string&) override {}
   uint64_t NewestGeneration() const override { return 0; }
   bool PauseWanted() const override { return false; }
+  void Enter(const char*, uint64_t) override {}
+  void InHand(std::string) override {}
 
  private:
   const int at_;

@@ -63,6 +63,8 @@ v1::TrainerStatus MergeStatus(const v1::TrainerStatus& older, const v1::TrainerS
   merged.set_images(std::max(older.images(), newer.images()));
   merged.set_all_reduce_bytes(std::max(older.all_reduce_bytes(), newer.all_reduce_bytes()));
   if (older.phase_seconds().total() > newer.phase_seconds().total()) *merged.mutable_phase_seconds() = older.phase_seconds();
+  if (!newer.has_activity() && older.has_activity()) *merged.mutable_activity() = older.activity();
+  if (newer.in_hand().empty()) merged.set_in_hand(older.in_hand());
   if (!newer.has_checkpoint() && older.has_checkpoint()) *merged.mutable_checkpoint() = older.checkpoint();
   if (!newer.has_memory() && older.has_memory()) *merged.mutable_memory() = older.memory();
   // A message without images tells of a phase, not of the training.
@@ -119,7 +121,10 @@ void TrainerProcess::TakeFrames() {
     v1::TrainerStatus status;
     if (!status.ParseFromArray(frames_.data() + 4, static_cast<int>(size))) return Broken("it sent bytes that are no status");
     frames_.erase(0, 4 + size);
-    if (status.beat()) continue;
+    if (status.beat()) {
+      *report_.mutable_status()->mutable_activity() = std::move(*status.mutable_activity());
+      continue;
+    }
     if (!status.message().empty()) report_.set_message(status.message());
     *report_.mutable_status() = MergeStatus(report_.status(), status);
   }

@@ -15,11 +15,21 @@ bool MayMove(v1::JobState from, v1::JobState to) {
   if (from == to) return !HasEnded(from) || from == v1::JOB_STATE_UNSPECIFIED;
   if (HasEnded(from)) return false;
   if (to == v1::CANCELLED) return true;
-  static const std::set<Edge> edges = {
-      {v1::JOB_STATE_UNSPECIFIED, v1::SUBMITTED}, {v1::SUBMITTED, v1::PLANNING}, {v1::PLANNING, v1::SUBMITTED}, {v1::PLANNING, v1::QUEUED},
-      {v1::PLANNING, v1::REFUSED}, {v1::PLANNING, v1::FAILED}, {v1::PLANNING, v1::PAUSED}, {v1::QUEUED, v1::RUNNING}, {v1::QUEUED, v1::REFUSED},
-      {v1::QUEUED, v1::PAUSED}, {v1::RUNNING, v1::QUEUED}, {v1::RUNNING, v1::PAUSED}, {v1::RUNNING, v1::DONE}, {v1::RUNNING, v1::FAILED},
-      {v1::PAUSED, v1::QUEUED}};
+  static const std::set<Edge> edges = {{v1::JOB_STATE_UNSPECIFIED, v1::SUBMITTED},
+                                       {v1::SUBMITTED, v1::PLANNING},
+                                       {v1::PLANNING, v1::SUBMITTED},
+                                       {v1::PLANNING, v1::QUEUED},
+                                       {v1::PLANNING, v1::REFUSED},
+                                       {v1::PLANNING, v1::FAILED},
+                                       {v1::PLANNING, v1::PAUSED},
+                                       {v1::QUEUED, v1::RUNNING},
+                                       {v1::QUEUED, v1::REFUSED},
+                                       {v1::QUEUED, v1::PAUSED},
+                                       {v1::RUNNING, v1::QUEUED},
+                                       {v1::RUNNING, v1::PAUSED},
+                                       {v1::RUNNING, v1::DONE},
+                                       {v1::RUNNING, v1::FAILED},
+                                       {v1::PAUSED, v1::QUEUED}};
   return edges.contains({from, to});
 }
 
@@ -83,10 +93,11 @@ void Oracle::Ordered(const std::string& worker, uint32_t slots, const v1::Worker
   }
 }
 
-void Oracle::Placed(const v1::TrainerOrder& order) {
+void Oracle::Placed(const v1::TrainerOrder& order, bool done) {
   SeeGeneration(order.job_id(), order.generation(), order.generation_secret(), order);
-  if (order.members_size() < static_cast<int>(jobs_[order.job_id()].fewest)) {
-    Breach(absl::StrCat("job ", order.job_id(), " goes on with ", order.members_size(), " replicas, and wants ", jobs_[order.job_id()].fewest));
+  if (!done && order.members_size() < static_cast<int>(jobs_[order.job_id()].fewest)) {
+    Breach(absl::StrCat("job ", order.job_id(), " goes on with ", order.members_size(), " replicas, and wants ",
+                        jobs_[order.job_id()].fewest));
   }
 }
 
@@ -108,7 +119,8 @@ uint64_t Oracle::NewestGeneration(const std::string& job_id) const {
 
 void Oracle::Believed(const std::string& job_id, uint64_t generation, const char* call) {
   if (generation < NewestGeneration(job_id)) {
-    Breach(absl::StrCat(call, " of generation ", generation, " of job ", job_id, " was believed; the newest is ", NewestGeneration(job_id)));
+    Breach(
+        absl::StrCat(call, " of generation ", generation, " of job ", job_id, " was believed; the newest is ", NewestGeneration(job_id)));
   }
 }
 
@@ -117,17 +129,21 @@ void Oracle::Follow(const Coordinator& coordinator, const std::string& id, JobVi
     const auto page = coordinator.ReadEvents(id, view.sequence, absl::ZeroDuration());
     if (!page.ok()) return Breach(absl::StrCat("events of job ", id, " after ", view.sequence, ": ", page.status().ToString()));
     for (const auto& event : page->events) {
-      if (event->sequence() != ++view.sequence) return Breach(absl::StrCat("job ", id, ": event ", event->sequence(), " comes as ", view.sequence));
+      if (event->sequence() != ++view.sequence)
+        return Breach(absl::StrCat("job ", id, ": event ", event->sequence(), " comes as ", view.sequence));
       if (event->has_state()) {
         if (!MayMove(view.state, event->state().state())) {
-          return Breach(absl::StrCat("job ", id, " went from ", v1::JobState_Name(view.state), " to ", v1::JobState_Name(event->state().state())));
+          return Breach(
+              absl::StrCat("job ", id, " went from ", v1::JobState_Name(view.state), " to ", v1::JobState_Name(event->state().state())));
         }
         view.state = event->state().state();
       }
       if (event->has_step()) {
         const v1::StepRecord& step = event->step();
-        if (step.step() != ++view.steps) return Breach(absl::StrCat("job ", id, ": step ", step.step(), " is recorded as the ", view.steps));
-        if (step.state_hash() != StepRecordOf(id, step.step(), 0).state_hash()) Breach(absl::StrCat("job ", id, ": another step ", step.step()));
+        if (step.step() != ++view.steps)
+          return Breach(absl::StrCat("job ", id, ": step ", step.step(), " is recorded as the ", view.steps));
+        if (step.state_hash() != StepRecordOf(id, step.step(), 0).state_hash())
+          Breach(absl::StrCat("job ", id, ": another step ", step.step()));
       }
     }
     if (page->complete || page->events.empty()) return;
@@ -141,7 +157,8 @@ void Oracle::Look(const Coordinator& coordinator) {
     Follow(coordinator, id, view);
     if (view.steps < view.durable) Breach(absl::StrCat("job ", id, ": step ", view.durable, " was durable, ", view.steps, " are recorded"));
     if (view.state != status->state()) Breach(absl::StrCat("job ", id, ": its state is not that of its last event"));
-    if (HasEnded(view.ended) && status->state() != view.ended) Breach(absl::StrCat("job ", id, " had ended, and is ", v1::JobState_Name(status->state())));
+    if (HasEnded(view.ended) && status->state() != view.ended)
+      Breach(absl::StrCat("job ", id, " had ended, and is ", v1::JobState_Name(status->state())));
   }
 }
 

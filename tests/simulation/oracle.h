@@ -26,8 +26,8 @@ class Oracle {
   void Submitted(const std::string& job_id, const v1::Job& job);
   // A worker was given its orders.
   void Ordered(const std::string& worker, uint32_t slots, const v1::WorkerOrders& orders);
-  // A trainer was given its place.
-  void Placed(const v1::TrainerOrder& order);
+  // A trainer was given its place; `done`: it has done all steps.
+  void Placed(const v1::TrainerOrder& order, bool done);
   // It may train on so many replicas, too.
   void Scaled(const std::string& job_id, uint32_t fewest);
   // Steps up to this one were said to be durable.
@@ -45,11 +45,11 @@ class Oracle {
     v1::Job job;
     uint64_t sequence = 0;  // of the last event that was read
     v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
-    uint64_t steps = 0;      // recorded
-    uint64_t durable = 0;    // acknowledged
-    uint32_t fewest = 1;     // replicas that it may train on
+    uint64_t steps = 0;    // recorded
+    uint64_t durable = 0;  // acknowledged
+    uint32_t fewest = 1;   // replicas that it may train on
     v1::JobState ended = v1::JOB_STATE_UNSPECIFIED;
-    std::map<uint64_t, std::string> secrets;                 // of each generation that anybody was told of
+    std::map<uint64_t, std::string> secrets;                  // of each generation that anybody was told of
     std::map<uint64_t, std::set<uint32_t>> replicas_covered;  // of each, by the members in an order
   };
   const std::map<std::string, JobView>& jobs() const { return jobs_; }

@@ -17,7 +17,9 @@ constexpr int kEvents = 160;
 constexpr int kMostCalmEvents = 6'000;
 constexpr size_t kMostJobs = 3;
 
-std::string Name(const TrainerKey& key) { return absl::StrCat(key.job_id.substr(key.job_id.size() - 3), "/", key.generation, ".", key.rank); }
+std::string Name(const TrainerKey& key) {
+  return absl::StrCat(key.job_id.substr(key.job_id.size() - 3), "/", key.generation, ".", key.rank);
+}
 
 }  // namespace
 
@@ -49,7 +51,8 @@ void World::Restart() {
   auto coordinator = Coordinator::Create(options_, *store_, clock_);
   if (!coordinator.ok()) return oracle_.Breach(coordinator.status().ToString());
   coordinator_ = std::move(*coordinator);
-  if (!before.empty() && DurableState(*coordinator_) != before) oracle_.Breach("a restarted coordinator does not know what the last one did");
+  if (!before.empty() && DurableState(*coordinator_) != before)
+    oracle_.Breach("a restarted coordinator does not know what the last one did");
   for (Worker& worker : workers_) worker.stream = 0;
 }
 
@@ -270,7 +273,11 @@ void World::Plan(Trainer& trainer) {
 }
 
 void World::TakePlace(Trainer& trainer, const v1::TrainerOrder& order) {
-  oracle_.Placed(order);
+  // A joiner of a job whose others have done them all is one, too.
+  const bool done = std::any_of(trainers_.begin(), trainers_.end(), [&](const auto& one) {
+    return one->key.job_id == trainer.key.job_id && one->step >= one->total && one->key.role == v1::TRAIN;
+  });
+  oracle_.Placed(order, done);
   if (order.generation() <= trainer.order.generation() && trainer.order.generation() != trainer.key.generation) {
     oracle_.Breach(absl::StrCat(Name(trainer.key), " was sent back to generation ", order.generation()));
   }
@@ -320,9 +327,10 @@ void World::Meet(Trainer& trainer) {
 std::vector<World::Trainer*> World::Gang(const Trainer& trainer) {
   std::vector<Trainer*> gang(static_cast<size_t>(trainer.order.members_size()), nullptr);
   for (const auto& one : trainers_) {
-    if (one->key.job_id != trainer.key.job_id || one->order.generation() != trainer.order.generation() || one->state == State::kEnded) continue;
-    if (one->key.role == v1::TRAIN && one->order.rank() < gang.size() && (one->order.generation() == one->key.generation || one->equal ||
-                                                                          one->state != State::kLoading)) {
+    if (one->key.job_id != trainer.key.job_id || one->order.generation() != trainer.order.generation() || one->state == State::kEnded)
+      continue;
+    if (one->key.role == v1::TRAIN && one->order.rank() < gang.size() &&
+        (one->order.generation() == one->key.generation || one->equal || one->state != State::kLoading)) {
       gang[one->order.rank()] = one.get();
     }
   }
@@ -446,7 +454,8 @@ void World::Conclude(Trainer& trainer) {
     if (status.ok() && Chance(20)) return;  // the answer is lost, and it is made again
     if (status.ok()) oracle_.Ended(job, trainer.ending);
   }
-  Trace(absl::StrCat(Name(trainer.key), " concludes as ", v1::JobState_Name(trainer.ending), ": ", status.ok() ? "ok" : "another generation"));
+  Trace(absl::StrCat(Name(trainer.key), " concludes as ", v1::JobState_Name(trainer.ending), ": ",
+                     status.ok() ? "ok" : "another generation"));
   if (!status.ok()) {
     Ask(trainer, true);
     if (trainer.state == State::kMeeting || trainer.state == State::kTraining) {
@@ -467,9 +476,7 @@ void World::Act(Trainer& trainer) {
         trainer.step = std::stoull(name.substr(name.find('-') + 1));
         trainer.durable = checkpoints_[trainer.key.job_id][trainer.step];
       }
-      trainer.state = trainer.order.joins()                 ? State::kAsking
-                      : trainer.order.members_size() == 1 ? State::kTraining
-                                                          : State::kMeeting;
+      trainer.state = trainer.order.joins() ? State::kAsking : trainer.order.members_size() == 1 ? State::kTraining : State::kMeeting;
       return;
     case State::kAsking: return Ask(trainer, false);
     case State::kMeeting: return Meet(trainer);
