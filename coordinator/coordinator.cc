@@ -137,9 +137,11 @@ absl::Status Coordinator::Commit(JobEntry& job, Draft draft) {
     LOG_INFO("job=%s state=%s generation=%d reason=\"%s\"", job.record.id, v1::JobState_Name(job.record.state), job.record.generation,
              absl::CEscape(job.record.reason));
   }
-  if (HasEnded(job.record.state)) {
+  if (job.record.state != v1::RUNNING) {
     job.joiners.clear();
     job.retired.clear();
+  }
+  if (HasEnded(job.record.state)) {
     unended_.erase(job.record.id);
     // Whoever asks for events from now on reads them from the store.
     job.notes = {};
@@ -193,8 +195,6 @@ absl::Status Coordinator::Break(JobEntry& job, const std::string& cause) {
   const absl::Duration pause = (draft.record.deaths - 1) * kBackoff;
   RETURN_IF_ERROR(Commit(job, std::move(draft)));
   job.not_before = clock_.Now() + pause;
-  job.joiners.clear();
-  job.retired.clear();
   return absl::OkStatus();
 }
 

@@ -346,6 +346,18 @@ TEST(Members, APausedJobEndsAtTheBoundaryAndGoesOnWhenItIsResumed) {
   EXPECT_EQ(t.cluster->Resume(t.job).status().code(), kRefused);
 }
 
+TEST(Members, WhoWasToJoinAPausedJobIsForgotten) {
+  Members t(WithReplicas(1, 2), 2);
+  t.worker.TrainerEnds(t.job, 1, 0, 9);
+  ASSERT_EQ(t.joining(), 1);
+  ASSERT_TRUE(t.cluster->Pause(t.job).ok());
+  ASSERT_TRUE(t.cluster.End(t.job, 2, v1::PAUSED).ok());
+  t.worker.Obey();
+  ASSERT_TRUE(t.cluster->Resume(t.job).ok());
+  EXPECT_EQ(t.joining(), 0);
+  EXPECT_EQ(t.worker.Orders().trainers_size(), 2);
+}
+
 TEST(Members, AJobIsPausedInWhateverStateItIs) {
   TestingCluster cluster;
   const std::string job = cluster.Submit(SmallJob());

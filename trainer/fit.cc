@@ -19,6 +19,7 @@ namespace {
 
 constexpr absl::Duration kStatusEvery = absl::Seconds(1);
 constexpr size_t kMostInHand = 16;  // samples that are named
+constexpr absl::Duration kInHandEvery = absl::Milliseconds(200);
 
 void AddPhases(const Phases& from, Phases& to) {
   to.wait_for_data += from.wait_for_data;
@@ -65,7 +66,7 @@ absl::Status Fit<T>::Restore() {
 template <typename T>
 absl::Status Fit<T>::MakePipeline() {
   if (!WorkLeft()) return absl::OkStatus();
-  TellInHand();
+  told_in_hand_ = absl::InfinitePast();
   const bool at_end = state_.batch >= StepsPerEpoch();
   ASSIGN_OR_RETURN(pipeline_, data_.TrainPipeline(state_.epoch + (at_end ? 1 : 0), at_end ? 0 : static_cast<int64_t>(state_.batch)));
   return absl::OkStatus();
@@ -148,7 +149,8 @@ absl::Status Fit<T>::CatchUp() {
 
 template <typename T>
 void Fit<T>::TellInHand() {
-  if (state_.batch >= StepsPerEpoch()) return;
+  if (state_.batch >= StepsPerEpoch() || absl::Now() - told_in_hand_ < kInHandEvery) return;
+  told_in_hand_ = absl::Now();
   std::vector<int64_t> samples;
   for (int leaf = 0; leaf < spec_.virtual_replicas; ++leaf) {
     const std::vector<int64_t> some = data_.train_sampler().Samples(state_.epoch, static_cast<int64_t>(state_.batch), leaf);
@@ -188,6 +190,7 @@ void Fit<T>::Heed(const JointVerdict& verdict) {
 
 template <typename T>
 absl::Status Fit<T>::RunStep() {
+  TellInHand();
   ASSIGN_OR_RETURN(const StepOutcome step, place_.runner().Train(state_.step + 1, *pipeline_, MyWord()));
   Heed(step.verdict);
   ++state_.batch;

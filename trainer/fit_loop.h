@@ -55,6 +55,7 @@ class Fit {
   // In a generation that was entered: to where the furthest of its members is.
   absl::Status CatchUp();
   absl::Status MakePipeline();
+  // Before a step, now and then: which samples it has.
   void TellInHand();
   Word MyWord() const;
   // After every exchange.
@@ -97,6 +98,7 @@ class Fit {
   absl::Time epoch_start_ = absl::Now();
   Phases phase_totals_;
   absl::Time last_status_ = absl::InfinitePast();
+  absl::Time told_in_hand_ = absl::InfinitePast();
   std::unique_ptr<CheckpointWriter<T>> checkpoints_;  // its thread reads from the replica
 };
 

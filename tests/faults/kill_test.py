@@ -126,6 +126,38 @@ class WorkerTest(drills.DrillTest):
         self.assert_undisturbed_bits(job)
 
 
+class ReportTest(drills.DrillTest):
+    """What people are told when a step does not end, or kills its trainers again and again."""
+
+    def start_cluster(self):
+        """Each test has one of its own, with what goes wrong in it."""
+
+    def start_with(self, points):
+        os.mkdir(self.path("points"))
+        self.cluster = drills.harness.RunningCluster(self, workers=0)
+        self.cluster.start_worker(0, 3, {"LOCKSTEP_FAILPOINTS": points, "LOCKSTEP_FAILPOINT_DIR": self.path("points")})
+
+    def test_whom_the_others_wait_for_is_named(self):
+        self.start_with("trainer.step=delay:9000@30")
+        job = self.submit()
+        hang = self.wait_for("the report", lambda: self.describe(job).get("hang"), timeout=20)
+        self.assertRegex(hang, r"replicas wait for \d+\.\d s: rank \d on \S+ is in begin of step 30 for \d+\.\d s")
+        text = self.cluster.succeed("describe", job).out
+        self.assertIn("hang       replicas wait for", text)
+        self.assertIn("reduce of step 29: 0.0", text)
+        self.assert_undisturbed_bits(job)
+
+    def test_a_crash_loop_fails_the_job_and_names_step_and_samples(self):
+        # So slow that what was committed is on record when the next step kills.
+        self.start_with("trainer.step=delay:400@1x99,trainer.before_update=kill@3x99")
+        job = self.submit("{min: 1, max: 1, threads: 1}")
+        self.wait_for("its end", lambda: self.has_ended(job), timeout=60)
+        described = self.describe(job)
+        self.assertEqual(described["state"], "FAILED")
+        self.assertRegex(described["reason"], r"6 generations broke off in step 3 \((\S+/\S+ ){16}and 4 more\), and none got further; "
+                                              r"the last one: the trainer of rank 0 on worker \S+ was killed by signal 9")  # fmt: skip
+
+
 class ScaleTest(drills.DrillTest):
     def test_down_to_one_and_up_to_three(self):
         job = self.submit()

@@ -116,7 +116,7 @@ class SoakTest(drills.DrillTest):
     def wake_the_stopped(self, job):
         def stopped():
             """Those that the drill stopped, or, by their notes, those that a fail-point did."""
-            return self.stopped or [int(open(os.path.join(self.points, name), encoding="utf-8").read() or 0) for name in os.listdir(self.points)]
+            return self.stopped or [int(read(os.path.join(self.points, name)) or 0) for name in os.listdir(self.points)]
 
         pids = self.wait_for("somebody to be stopped", stopped)
         self.wait_for("the stopped to be evicted", lambda: self.has_ended(job) or not set(pids) & set(self.members(job)), timeout=20)
@@ -222,6 +222,11 @@ class SoakTest(drills.DrillTest):
         generation = self.describe(job)["generation"]
         SoakTest.rows.append(
             f"| {self.cell.who} | {self.cell.what} | {self.cell.when} | {replicas} | {done} | {watch.longest:.1f} | {generation} |")
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def children_of(parent):
