@@ -25,8 +25,8 @@ MUTANTS = (
      "seats.push_back(joiner.seat), ++joined;", "seats.insert(seats.begin(), joiner.seat), ++joined;"),
     ("a job that waits for replicas is forgotten by a restart", "coordinator/store.cc",
      "  generation.waits = newest.Integer(5) != 0;\n", ""),
-    ("what a worker ran counts for nothing once it is lost", "coordinator/coordinator_workers.cc",
-     "    if (!lost.empty()) RETURN_IF_ERROR(LoseRanks(job, std::move(lost), cause));\n", ""),
+    ("who was to join a paused job is remembered", "coordinator/coordinator.cc",
+     "  if (job.record.state != v1::RUNNING) {\n    job.joiners.clear();", "  if (HasEnded(job.record.state)) {\n    job.joiners.clear();"),
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def link(build, mutant, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
-    parser.add_argument("--schedules", type=int, default=3000)
+    parser.add_argument("--schedules", type=int, default=10000)
     options = parser.parse_args()
     build = os.path.abspath(options.build)
     root = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))

@@ -274,9 +274,10 @@ void World::Plan(Trainer& trainer) {
 
 void World::TakePlace(Trainer& trainer, const v1::TrainerOrder& order) {
   // A joiner of a job whose others have done them all is one, too.
-  const bool done = std::any_of(trainers_.begin(), trainers_.end(), [&](const auto& one) {
-    return one->key.job_id == trainer.key.job_id && one->step >= one->total && one->key.role == v1::TRAIN;
-  });
+  const bool done = trainer.state == State::kFinished || trainer.state == State::kConcluding ||
+                    std::any_of(trainers_.begin(), trainers_.end(), [&](const auto& one) {
+                      return one->key.job_id == trainer.key.job_id && one->step >= one->total && one->key.role == v1::TRAIN;
+                    });
   oracle_.Placed(order, done);
   if (order.generation() <= trainer.order.generation() && trainer.order.generation() != trainer.key.generation) {
     oracle_.Breach(absl::StrCat(Name(trainer.key), " was sent back to generation ", order.generation()));
