@@ -110,10 +110,20 @@ bool FailpointHit(std::string_view name) {
   {
     absl::MutexLock lock(&all.mutex);
     const auto found = all.points.find(name);
-    if (found == all.points.end() || ++found->second.hits < found->second.at) return false;
-    if (found->second.in_process ? found->second.most-- == 0 : !Claim(all.folder, name, found->second.most)) return false;
-    action = found->second.action;
-    if (found->second.in_process && found->second.most == 0) all.points.erase(found);
+    if (found != all.points.end() && found->second.action.starts_with("slow:")) {
+      action = found->second.action;
+    } else if (found == all.points.end() || ++found->second.hits < found->second.at) {
+      return false;
+    } else {
+      if (found->second.in_process ? found->second.most-- == 0 : !Claim(all.folder, name, found->second.most)) return false;
+      action = found->second.action;
+      if (found->second.in_process && found->second.most == 0) all.points.erase(found);
+    }
+  }
+  int64_t slow = 0;
+  if (absl::string_view rest = action; absl::ConsumePrefix(&rest, "slow:") && absl::SimpleAtoi(rest, &slow)) {
+    absl::SleepFor(absl::Milliseconds(slow));
+    return false;
   }
   LOG_WARNING("failpoint=%s action=%s", name, action);
   if (action == "kill") kill(getpid(), SIGKILL);

@@ -20,6 +20,9 @@
 
 namespace lockstep::simulation {
 
+// "001/2.0", for traces.
+std::string Name(const TrainerKey& key);
+
 struct Tally {
   uint64_t schedules = 0, events = 0, coordinator_crashes = 0, full_disks = 0, worker_crashes = 0, trainer_deaths = 0, late_calls = 0;
   uint64_t generations = 0, steps = 0;
@@ -49,6 +52,7 @@ class World {
     uint64_t step = 0, durable = 0;
     uint64_t newest = 0;
     bool cancel = false, pause = false;
+    bool ended = false;  // its steps, at a boundary, for the reason that is its ending
     v1::JobState ending = v1::DONE;
     uint64_t total = 0;
   };
