@@ -134,8 +134,12 @@ absl::Status Coordinator::WatchBroken(JobEntry& job) {
   Generation& generation = *job.generation;
   const absl::Duration since = clock_.Now() - generation.asked_since;
   std::set<uint32_t> absent;
+  const std::set<uint32_t> unmet = generation.meeting.MissingRanks();
   for (const Seat& seat : generation.Living()) {
-    if (!generation.asked.contains(seat.record.member.rank())) absent.insert(seat.record.member.rank());
+    const uint32_t rank = seat.record.member.rank();
+    // One that waits for the others at the rendezvous will come, too.
+    const bool waits = !generation.meeting.complete() && !unmet.contains(rank);
+    if (!generation.asked.contains(rank) && !waits) absent.insert(rank);
   }
   // One that computes for long comes once it reaches the collective; a stopped one is killed by its worker meanwhile.
   if (!absent.empty()) {

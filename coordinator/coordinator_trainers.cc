@@ -47,6 +47,17 @@ absl::StatusOr<std::optional<v1::RendezvousResponse>> Coordinator::Rendezvous(co
     Schedule();
     return joined;
   }
+  generation.trainers[request.rank()].started = true;
+  if (generation.finishing && !generation.meeting.complete()) {
+    // All steps are done, and whoever stores the results will not come: nobody else is needed. It may be one that a worker which died
+    // started anew, under the name of the one that the others had met.
+    std::vector<Seat> seats = generation.Living();
+    std::erase_if(seats, [&](const Seat& seat) { return seat.record.member.rank() == request.rank(); });
+    const std::string cause = absl::StrCat("rank ", request.rank(), " is not needed for the results");
+    RETURN_IF_ERROR(seats.empty() ? Break(*job, cause) : Regather(*job, Draft(job->record), std::move(seats), cause));
+    Schedule();
+    return absl::FailedPreconditionError(cause);
+  }
   // Awaited from the first call on also where a coordinator was restarted in between.
   if (generation.awaited_since == absl::InfiniteFuture() && !generation.finishing) generation.awaited_since = clock_.Now();
   const auto changed = [this, job, &request]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
@@ -73,7 +84,9 @@ absl::Status Coordinator::TakeAsking(JobEntry& job, const v1::RegroupRequest& re
   }
   Generation& generation = *job.generation;
   const auto rank = generation.RankOf(request.process_generation(), request.process_rank());
-  if (!rank || generation.record.waits) return absl::OkStatus();
+  if (!rank) return absl::OkStatus();
+  generation.trainers[*rank].started = true;
+  if (generation.record.waits) return absl::OkStatus();
   if (request.finished()) {
     generation.finishing = true;
     generation.awaited_since = absl::InfiniteFuture();

@@ -321,6 +321,11 @@ std::string World::Run() {
     Restart();
     oracle_.Look(*coordinator_);
   }
+  for (const auto& trainer : trainers_) {
+    Trace(absl::StrCat("at the end ", Name(trainer->key), " on ", trainer->worker, ": state ", static_cast<int>(trainer->state), ", rank ",
+                       trainer->order.rank(), " of generation ", trainer->order.generation(), ", step ", trainer->step, " of ", trainer->total,
+                       ", durable ", trainer->durable));
+  }
   for (const auto& [id, view] : oracle_.jobs()) {
     ++tally_.jobs_by_end[view.state];
     tally_.generations += view.secrets.size();
