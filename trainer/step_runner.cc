@@ -50,6 +50,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
   RETURN_IF_ERROR(exchange_.BeginStep());
   Verdict verdict{word};
   reporter_.Enter(Activity::kStepBegins, step);
+  LOCKSTEP_FAILPOINT("trainer.pace");
   LOCKSTEP_FAILPOINT("trainer.step");
   verdict.leaves = RunLeaves([&](int thread, int leaf) {
     if (thread == 0) reporter_.Enter("wait_for_data", step);

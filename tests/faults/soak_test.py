@@ -20,6 +20,8 @@ CELLS = os.environ.get("LOCKSTEP_SOAK_CELLS", "6")
 KILLS = int(os.environ.get("LOCKSTEP_SOAK_KILLS", "8"))
 # Of one job.
 KILLS_OF_A_JOB = 20
+# Steps that take some time: else a job ends before it is hurt.
+PACE = "trainer.pace=slow:15"
 
 
 class Standstill:
@@ -84,9 +86,11 @@ class SoakTest(drills.DrillTest):
         SoakTest.rows.append(f"| {cell.who} | {cell.what} | {cell.when} | {cell.replicas} | {kills} | {watch.longest:.1f} | {generation} |")
         if cell.trainers and "own_host" not in cell.trainers or cell.coordinator:
             self.assertTrue(os.listdir(points), "the fail-point was not hit")
+        if cell.hurt and cell.who != "joiner":
+            self.assertGreater(watch.longest, 0.1, "nothing was hurt")
 
     def points_of(self, points):
-        return {"LOCKSTEP_FAILPOINTS": points, "LOCKSTEP_FAILPOINT_DIR": self.points}
+        return {"LOCKSTEP_FAILPOINTS": ",".join(filter(None, (points, PACE))), "LOCKSTEP_FAILPOINT_DIR": self.points}
 
     def quietly(self, look):
         """What `look` gives; nothing where the coordinator is away."""
@@ -160,7 +164,7 @@ class SoakTest(drills.DrillTest):
 
     def start_another_worker(self, job):
         del job
-        self.workers_running.append(self.cluster.start_worker(9, 2, {}))
+        self.workers_running.append(self.cluster.start_worker(9, 2, self.points_of("")))
 
     def test_cells(self):
         cells = list(matrix.CELLS)
@@ -195,7 +199,9 @@ class SoakTest(drills.DrillTest):
     def play_kills(self, kills):
         self.cluster = drills.harness.RunningCluster(self, workers=0, coordinator_flags=self.coordinator_flags)
         replicas = self.cell.replicas
-        worker = self.cluster.start_worker(0, replicas)
+        self.points = self.path("points")
+        os.makedirs(self.points, exist_ok=True)
+        worker = self.cluster.start_worker(0, replicas, self.points_of(""))
         job = self.submit(f"{{min: 1, max: {replicas}, threads: 1}}")
         watch = Standstill(self, job)
         done = 0
@@ -211,7 +217,7 @@ class SoakTest(drills.DrillTest):
                 worker.kill()
                 worker.wait()
                 number += 1
-                worker = self.cluster.start_worker(number, replicas)
+                worker = self.cluster.start_worker(number, replicas, self.points_of(""))
             else:
                 time.sleep(self.random.random() * 0.01)
                 if trainers := self.trainers():
