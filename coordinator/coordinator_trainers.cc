@@ -47,7 +47,6 @@ absl::StatusOr<std::optional<v1::RendezvousResponse>> Coordinator::Rendezvous(co
     Schedule();
     return joined;
   }
-  generation.trainers[request.rank()].started = true;
   if (generation.finishing && !generation.meeting.complete()) {
     // All steps are done, and whoever stores the results will not come: nobody else is needed. It may be one that a worker which died
     // started anew, under the name of the one that the others had met.
@@ -84,9 +83,7 @@ absl::Status Coordinator::TakeAsking(JobEntry& job, const v1::RegroupRequest& re
   }
   Generation& generation = *job.generation;
   const auto rank = generation.RankOf(request.process_generation(), request.process_rank());
-  if (!rank) return absl::OkStatus();
-  generation.trainers[*rank].started = true;
-  if (generation.record.waits) return absl::OkStatus();
+  if (!rank || generation.record.waits) return absl::OkStatus();
   if (request.finished()) {
     generation.finishing = true;
     generation.awaited_since = absl::InfiniteFuture();
