@@ -56,7 +56,7 @@ def others():
         yield Cell("trainer", "a bit of its state flips", "after an update", replicas, trainers="trainer.flip_bit=error@22")
     apart = "trainer.own_host=error@1x99"
     yield Cell("link", "corrupt frame", "between hosts", 3, trainers=f"{apart},allreduce.corrupt_frame=error@200")
-    yield Cell("link", "down, silently", "between hosts", 3, trainers=f"{apart},allreduce.link_down=error@4000")
+    yield Cell("link", "down, silently", "between hosts", 3, trainers=f"{apart},allreduce.link_down=error@700")
     yield Cell("trainer", "SIGKILL", "in an all-reduce between hosts", 3, trainers=f"{apart},trainer.reduce=kill@25")
     for when, point in (("before a write is durable", "before_commit"), ("after a write is durable", "after_commit")):
         yield Cell("coordinator", "SIGKILL", when, 3, coordinator=f"coordinator.{point}=kill@14", hurt=("restart the coordinator",))
