@@ -21,8 +21,6 @@ MUTANTS = (
      "if (job->record.state != v1::RUNNING || job->generation->record.number != generation) {", "if (job->record.state != v1::RUNNING) {"),
     ("answers before it is durable", "coordinator/coordinator.cc",
      "  RETURN_IF_ERROR(store_.Apply(change));\n", "  store_.Apply(change).IgnoreError();\n"),
-    ("a joiner may be rank 0, which has no records to send", "coordinator/coordinator_members.cc",
-     "seats.push_back(joiner.seat), ++joined;", "seats.insert(seats.begin(), joiner.seat), ++joined;"),
     ("a job that waits for replicas is forgotten by a restart", "coordinator/store.cc",
      "  generation.waits = newest.Integer(5) != 0;\n", ""),
     ("who was to join a paused job is remembered", "coordinator/coordinator.cc",
