@@ -64,12 +64,12 @@ namespace {
 
 constexpr char kSilentPayload[] = "lockstep.dev/silent_ranks";
 
-absl::Status WithSilent(absl::Status status, const std::vector<int>& ranks) {
+}  // namespace
+
+absl::Status WithSilentRanks(absl::Status status, const std::vector<int>& ranks) {
   if (!ranks.empty()) status.SetPayload(kSilentPayload, absl::Cord(absl::StrJoin(ranks, ",")));
   return status;
 }
-
-}  // namespace
 
 std::vector<int> SilentRanks(const absl::Status& status) {
   std::vector<int> ranks;
@@ -163,7 +163,7 @@ absl::Status Group::CheckPeers(absl::FunctionRef<bool()> done, const Due& due) {
   for (const LocalPeer& peer : local_) check(peer);
   for (const RemotePeer& peer : remote_) check(peer);
   if ((died.empty() && gave_up.empty()) || done()) return absl::OkStatus();
-  return WithSilent(absl::AbortedError(died.empty() ? gave_up : died), gone);
+  return WithSilentRanks(absl::AbortedError(died.empty() ? gave_up : died), gone);
 }
 
 std::vector<uint64_t> Group::SignsOfLife() const {
@@ -189,9 +189,9 @@ absl::Status Group::CheckSilence(Watch& watch, const Due& due) const {
   for (const RemotePeer& peer : remote_) check(peer, peer.waits_for_place());
   if (silent.empty()) return absl::OkStatus();
   std::sort(silent.begin(), silent.end());
-  return WithSilent(absl::AbortedError(absl::StrCat("rank ", absl::StrJoin(silent, ", "), " gave no sign of life for ",
-                                                    absl::FormatDuration(timeouts_.silence))),
-                    silent);
+  return WithSilentRanks(absl::AbortedError(absl::StrCat("rank ", absl::StrJoin(silent, ", "), " gave no sign of life for ",
+                                                         absl::FormatDuration(timeouts_.silence))),
+                         silent);
 }
 
 void Group::GiveUp(const std::string& why) {

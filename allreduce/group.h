@@ -27,6 +27,7 @@ namespace lockstep::allreduce {
 
 // The ranks that could not be heard any more, of an error that came of that; none of any other.
 std::vector<int> SilentRanks(const absl::Status& status);
+absl::Status WithSilentRanks(absl::Status status, const std::vector<int>& ranks);
 
 struct Timeouts {
   // For all peers to connect.

@@ -48,8 +48,11 @@ absl::StatusOr<std::unique_ptr<Group>> Group::Connect(Membership membership, con
   const absl::Time deadline = absl::Now() + timeouts.connect;
   for (int rank = 0; rank < me; ++rank) {
     const auto index = static_cast<size_t>(rank);
-    RETURN_IF_ERROR(
-        Annotate(group->ConnectTo(rank, token, endpoints[index], local[index], deadline), absl::StrCat("connecting to rank ", rank)));
+    const absl::Status connected = group->ConnectTo(rank, token, endpoints[index], local[index], deadline);
+    if (connected.ok()) continue;
+    const bool silent = absl::IsDeadlineExceeded(connected) || absl::IsUnavailable(connected);
+    return WithSilentRanks(Annotate(connected, absl::StrCat("connecting to rank ", rank)),
+                           silent ? std::vector<int>{rank} : std::vector<int>{});
   }
   if (me + 1 < ranks) RETURN_IF_ERROR(group->AcceptFrom(*listener, token, std::move(awaited), local, deadline));
   return group;
@@ -80,9 +83,10 @@ absl::Status Group::AcceptFrom(const Listener& listener, const std::string& toke
       for (size_t rank = 0; rank < awaited.size(); ++rank) {
         if (awaited[rank]) ranks.push_back(static_cast<int>(rank));
       }
-      return absl::DeadlineExceededError(absl::StrCat("did not connect in ", absl::FormatDuration(timeouts_.connect), ": rank ",
-                                                      absl::StrJoin(ranks, ", "),
-                                                      last_refusal.empty() ? "" : "; last refused: ", last_refusal));
+      return WithSilentRanks(absl::DeadlineExceededError(absl::StrCat("did not connect in ", absl::FormatDuration(timeouts_.connect),
+                                                                      ": rank ", absl::StrJoin(ranks, ", "),
+                                                                      last_refusal.empty() ? "" : "; last refused: ", last_refusal)),
+                             ranks);
     }
     RETURN_IF_ERROR(accepted.status());
     const auto is_awaited = [&](int rank) {

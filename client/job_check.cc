@@ -127,6 +127,7 @@ std::vector<std::string> CheckFolders(const v1::Job& job) {
   };
   check(job.kind() == v1::Job::FIT ? "data.train (--train)" : "data.train (--data)", job.data().train().folder());
   check("data.validation (--validation)", job.data().validation().folder());
+  check("checkpoint.folder (--checkpoint-folder)", job.checkpoint().folder());
   return errors;
 }
 

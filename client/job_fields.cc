@@ -146,6 +146,12 @@ absl::Status SetCheckpointsKept(const Node& node, JobDraft& draft) {
   return absl::OkStatus();
 }
 
+absl::Status SetCheckpointFolder(const Node& node, JobDraft& draft) {
+  ASSIGN_OR_RETURN(const std::string path, Text(node));
+  draft.job.mutable_checkpoint()->set_folder(AbsolutePath(path, draft));
+  return absl::OkStatus();
+}
+
 absl::Status SetStopMetric(const Node& node, JobDraft& draft) {
   ASSIGN_OR_RETURN(*draft.job.mutable_stop_early()->mutable_metric(), Text(node));
   return absl::OkStatus();
@@ -308,6 +314,8 @@ std::vector<JobField> MakeFields() {
       {"checkpoint.every", "--checkpoint-every", "", "N UNIT",
        "Steps, seconds, minutes or hours between checkpoints, or never; default 10 minutes", kFit, SetCheckpointEvery},
       {"checkpoint.keep", "--keep-checkpoints", "", "N", "How many checkpoints are kept; default 2", kFit, SetCheckpointsKept},
+      {"checkpoint.folder", "--checkpoint-folder", "", "FOLDER",
+       "Keep them there, on storage that all workers see, not with the coordinator", kFit, SetCheckpointFolder},
       {"checkpoint.best", "--best", "", "METRIC", "Keep the model of the epoch where this was best", kFit, SetBest},
       {"checkpoint.mode", "--best-mode", "", "min|max", "Default: min for losses, else max", kFit, SetBestMode},
       {"stop_early.metric", "--stop-early", "", "METRIC", "End when this no longer improves", kFit, SetStopMetric},

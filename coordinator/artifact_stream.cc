@@ -28,6 +28,11 @@ absl::Status SendArtifact(const Coordinator& coordinator, const StateFolder& fol
   absl::Status sent;
   for (int look = 0; look < kMostLooks; ++look) {
     ASSIGN_OR_RETURN(const ArtifactRecord artifact, coordinator.FindArtifact(job_id, name));
+    if (artifact.file.starts_with('/')) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("artifact ", name, " of job ", job_id,
+                       " is where the job keeps its checkpoints; read it there, on a machine of its workers: ", artifact.file));
+    }
     sent = Send(folder.JobPath(job_id, artifact.file), job_id, artifact, write);
     // Replaced between its record and its file: then nothing was sent, and there is a newer record.
     if (!absl::IsNotFound(sent)) return sent;

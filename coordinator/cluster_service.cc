@@ -121,11 +121,14 @@ grpc::Status ClusterService::FetchArtifact(grpc::ServerContext* context, const v
 }
 
 grpc::Status ClusterService::StoreArtifact(grpc::ServerContext* context, grpc::ServerReader<v1::StoreArtifactRequest>* reader,
-                                           v1::Ack* /*response*/) {
-  return gate_.Serve("StoreArtifact", *context, [&] { return Take(*reader); });
+                                           v1::StoreArtifactResponse* response) {
+  return gate_.Serve("StoreArtifact", *context, [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(*response, Take(*reader));
+    return absl::OkStatus();
+  });
 }
 
-absl::Status ClusterService::Take(grpc::ServerReader<v1::StoreArtifactRequest>& reader) {
+absl::StatusOr<v1::StoreArtifactResponse> ClusterService::Take(grpc::ServerReader<v1::StoreArtifactRequest>& reader) {
   v1::StoreArtifactRequest request;
   if (!reader.Read(&request) || !request.has_header()) {
     return absl::InvalidArgumentError("StoreArtifact: the stream does not begin with the header");
@@ -135,8 +138,28 @@ absl::Status ClusterService::Take(grpc::ServerReader<v1::StoreArtifactRequest>& 
     return absl::InvalidArgumentError(absl::StrCat("artifact: \"", header.artifact(), "\" is not a plain file name"));
   }
   RETURN_IF_ERROR(coordinator_.MayStore(header.job_id(), header.generation()));
+  ArtifactRecord artifact{header.artifact(), "", header.total_bytes(), header.xxh3_128()};
+  if (!header.kept_in_folder()) {
+    ASSIGN_OR_RETURN(artifact, Receive(header, reader));
+  }
+  ASSIGN_OR_RETURN(const std::vector<ArtifactRecord> replaced,
+                   coordinator_.StoreArtifact(header.job_id(), header.generation(), std::move(artifact)));
+  for (const ArtifactRecord& old : replaced) {
+    if (!old.file.starts_with('/')) folder_.Remove(folder_.JobPath(header.job_id(), old.file));
+  }
+  v1::StoreArtifactResponse response;
+  ASSIGN_OR_RETURN(const v1::JobStatus status, coordinator_.Describe(header.job_id()));
+  for (const std::string& name : status.artifacts()) {
+    if (name.starts_with("checkpoint-")) response.add_checkpoints(name);
+  }
+  return response;
+}
+
+absl::StatusOr<ArtifactRecord> ClusterService::Receive(const v1::StoreArtifactHeader& header,
+                                                       grpc::ServerReader<v1::StoreArtifactRequest>& reader) {
   const std::string incoming = folder_.NewIncomingPath();
   const auto remove_incoming = absl::MakeCleanup([&] { folder_.Remove(incoming); });
+  v1::StoreArtifactRequest request;
   const auto read = [&](v1::Chunk* chunk) {
     if (!reader.Read(&request) || !request.has_chunk()) return false;
     *chunk = std::move(*request.mutable_chunk());
@@ -145,10 +168,7 @@ absl::Status ClusterService::Take(grpc::ServerReader<v1::StoreArtifactRequest>& 
   ASSIGN_OR_RETURN(const FileDigest digest, ReceiveFile(incoming, read, kMostBytes));
   ArtifactRecord artifact{header.artifact(), ArtifactFileName(header.artifact(), digest.xxh3_128), digest.bytes, digest.xxh3_128};
   RETURN_IF_ERROR(folder_.Adopt(incoming, header.job_id(), artifact.file));
-  ASSIGN_OR_RETURN(const std::vector<ArtifactRecord> replaced,
-                   coordinator_.StoreArtifact(header.job_id(), header.generation(), std::move(artifact)));
-  for (const ArtifactRecord& old : replaced) folder_.Remove(folder_.JobPath(header.job_id(), old.file));
-  return absl::OkStatus();
+  return artifact;
 }
 
 }  // namespace lockstep

@@ -26,14 +26,15 @@ class ClusterService final : public v1::Cluster::Service {
   grpc::Status FetchArtifact(grpc::ServerContext* context, const v1::FetchArtifactRequest* request,
                              grpc::ServerWriter<v1::Chunk>* writer) override;
   grpc::Status StoreArtifact(grpc::ServerContext* context, grpc::ServerReader<v1::StoreArtifactRequest>* reader,
-                             v1::Ack* response) override;
+                             v1::StoreArtifactResponse* response) override;
 
  private:
   absl::Status Serve(grpc::ServerContext& context, AttendStream& stream);
   absl::Status ReadReports(uint64_t ticket, v1::WorkerReport report, AttendStream& stream);
   absl::Status WriteOrders(uint64_t ticket, AttendStream& stream);
   void KeepLogs(const v1::WorkerReport& report);
-  absl::Status Take(grpc::ServerReader<v1::StoreArtifactRequest>& reader);
+  absl::StatusOr<v1::StoreArtifactResponse> Take(grpc::ServerReader<v1::StoreArtifactRequest>& reader);
+  absl::StatusOr<ArtifactRecord> Receive(const v1::StoreArtifactHeader& header, grpc::ServerReader<v1::StoreArtifactRequest>& reader);
 
   Coordinator& coordinator_;
   const StateFolder& folder_;

@@ -165,6 +165,9 @@ void Coordinator::Absorb(JobEntry& job, const v1::Event& event) {
     job.phases.set_total(job.phases.total() + phases.total());
     job.samples += event.step().samples();
     job.failed_joins = 0;
+    for (size_t i = 0; !job.avoided.empty() && job.generation && i < job.generation->record.members.size(); ++i) {
+      job.avoided.erase(job.generation->record.members[i].member.worker_id());
+    }
   }
   if (event.has_epoch()) job.epochs.push_back(event.epoch());
   if (event.has_note()) job.notes.insert(event.note());

@@ -80,7 +80,7 @@ class Coordinator {
   absl::Status ReportEnd(const v1::EndReport& report);
   // FailedPrecondition unless the generation is the one that may store artifacts now.
   absl::Status MayStore(const std::string& job_id, uint64_t generation) const;
-  // Gives back the records that this one takes the place of, whose files may go.
+  // Gives back the records that this one takes the place of, whose files may go. Without a file: it is in the job's checkpoint.folder.
   absl::StatusOr<std::vector<ArtifactRecord>> StoreArtifact(const std::string& job_id, uint64_t generation, ArtifactRecord artifact);
 
   // What time alone decides: leases, waits that ended, generations whose pause is over. To be called a few times a lease.

@@ -18,6 +18,22 @@ namespace {
 constexpr absl::Duration kJoinTogether = absl::Seconds(5);
 // Where a collective broke and all its trainers live: how long a death may take to be told.
 constexpr absl::Duration kSettle = absl::Seconds(2);
+// A worker whose trainers cannot be reached is avoided for as long as after so many failures, and longer each time: who joins from there in
+// vain holds up the others.
+constexpr uint32_t kFailuresOfUnreachable = 5;
+
+void Avoid(JobEntry& job, const std::set<uint32_t>& unreachable, absl::Time now) {
+  std::set<std::string> here, elsewhere;
+  for (const Seat& seat : job.generation->Living()) {
+    (unreachable.contains(seat.record.member.rank()) ? here : elsewhere).insert(seat.record.member.worker_id());
+  }
+  for (const std::string& worker : here) {
+    if (elsewhere.contains(worker)) continue;
+    JobEntry::Avoided& avoided = job.avoided[worker];
+    avoided.until = now + PauseAfter(kFailuresOfUnreachable + avoided.times);
+    ++avoided.times;
+  }
+}
 
 }  // namespace
 
@@ -63,6 +79,7 @@ absl::Status Coordinator::Regather(JobEntry& job, Draft draft, std::vector<Seat>
   std::erase_if(job.joiners, [&](const Joiner& joiner) {
     return job.generation->RankOf(joiner.seat.record.process_generation, joiner.seat.record.process_rank).has_value();
   });
+  job.generation->newcomers = joined;
   if (seats.size() > 1 && !job.generation->record.waits) job.generation->awaited_since = clock_.Now();
   if (joined > 0) LOG_INFO("job=%s generation=%d joined=%d", job.record.id, job.record.generation, joined);
   return absl::OkStatus();
@@ -79,7 +96,12 @@ absl::Status Coordinator::Grow(JobEntry& job, bool may_start) {
   }
   const size_t have = job.generation->Living().size() + job.joiners.size();
   if (!may_start || have >= ask.max || clock_.Now() < job.no_joiner_before) return absl::OkStatus();
-  std::vector<MemberRecord> more = PlaceMore(ask, Offers(&job), ask.max - static_cast<uint32_t>(have));
+  std::vector<Offer> offers = Offers(&job);
+  std::erase_if(offers, [&](const Offer& offer) {
+    const auto avoided = job.avoided.find(offer.worker_id);
+    return avoided != job.avoided.end() && clock_.Now() < avoided->second.until;
+  });
+  std::vector<MemberRecord> more = PlaceMore(ask, offers, ask.max - static_cast<uint32_t>(have));
   if (more.empty()) return absl::OkStatus();
   Draft draft(job.record);
   for (MemberRecord& record : more) record.process_generation = draft.record.next_generation++;
@@ -151,10 +173,12 @@ absl::Status Coordinator::WatchBroken(JobEntry& job) {
   if (since <= kSettle) return absl::OkStatus();
   const std::string cause = absl::StrCat("the collective broke though all trainers live: ", generation.why_asked);
   const uint64_t step = job.latest ? job.latest->step() : 0;
-  if (job.record.deaths > 0 && job.record.death_step == step && !generation.not_heard.empty()) {
-    const auto accused = std::max_element(generation.not_heard.begin(), generation.not_heard.end(),
-                                          [](const auto& a, const auto& b) { return a.second <= b.second && a.first < b.first; });
-    return LoseRanks(job, {accused->first}, absl::StrCat("rank ", accused->first, " cannot be reached; ", cause));
+  const std::set<uint32_t> unreachable = UnreachableRanks(generation);
+  const bool again = job.record.deaths > 0 && job.record.death_step == step;
+  const bool never_met = !unreachable.empty() && *unreachable.begin() + generation.newcomers >= generation.record.members.size();
+  if (!unreachable.empty() && (again || never_met)) {
+    Avoid(job, unreachable, clock_.Now());
+    return LoseRanks(job, unreachable, absl::StrCat(Ranks(unreachable), " cannot be reached; ", cause));
   }
   // Once more with the same members, over new connections.
   return LoseRanks(job, {}, cause);

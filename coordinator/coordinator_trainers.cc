@@ -215,6 +215,13 @@ absl::StatusOr<std::vector<ArtifactRecord>> Coordinator::StoreArtifact(const std
                                                                        ArtifactRecord artifact) {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(JobEntry * job, FindActive(job_id, generation));
+  if (artifact.file.empty()) {
+    if (!job->record.plan || job->record.plan->resolved().checkpoint().folder().empty() || !artifact.name.starts_with("checkpoint-")) {
+      return absl::InvalidArgumentError(absl::StrCat("artifact ", artifact.name, " of job ", job_id,
+                                                     ": only checkpoints are kept in a folder, and only where the job names one"));
+    }
+    artifact.file = absl::StrCat(job->record.plan->resolved().checkpoint().folder(), "/", job_id, "/", artifact.name);
+  }
   const auto found = job->artifacts.find(artifact.name);
   std::vector<ArtifactRecord> replaced;
   if (found != job->artifacts.end() && found->second.file != artifact.file) replaced.push_back(found->second);

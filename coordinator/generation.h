@@ -48,6 +48,7 @@ struct Generation {
   std::set<uint32_t> asked;                // which ranks do
   std::map<uint32_t, uint32_t> not_heard;  // of which rank how many of them said that they could not hear it
   std::string why_asked;
+  size_t newcomers = 0;    // how many of the last ranks were not in the generation before, as far as this coordinator knows
   bool finishing = false;  // all steps are done: nobody has anything to meet for any more
 
   // Of the process that was started by this order; none: it is none of this generation's.

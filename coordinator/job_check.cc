@@ -149,7 +149,10 @@ class Checker {
     const v1::CheckpointPolicy& policy = job_.checkpoint();
     const int intervals = (policy.every_steps() > 0 ? 1 : 0) + (policy.every_seconds() > 0 ? 1 : 0) + (policy.never() ? 1 : 0);
     Require(intervals <= 1, "checkpoint.every", "steps, seconds and never exclude each other");
-    Require(Fits() || (intervals == 0 && policy.keep() == 0), "checkpoint", "belongs to training; leave it out");
+    Require(Fits() || (intervals == 0 && policy.keep() == 0 && policy.folder().empty()), "checkpoint", "belongs to training; leave it out");
+    Require(policy.folder().empty() || policy.folder().front() == '/', "checkpoint.folder",
+            absl::StrCat("\"", policy.folder(), "\" is relative; give an absolute path, as the workers see it"));
+    Require(policy.folder().empty() || !policy.never(), "checkpoint.folder", "has no meaning where checkpoint.every is never");
     Require(Fits() || job_.checkpoint().best().empty(), "checkpoint.best", "belongs to training; leave it out");
     if (job_.has_stop_early()) {
       const v1::StopEarly& stop = job_.stop_early();

@@ -48,6 +48,9 @@ TEST(JobCheck, EachErrorBeginsWithItsField) {
       {"learning_rate: is -1", [](v1::Job& job) { job.set_learning_rate(-1); }},
       {"metrics: ", [](v1::Job& job) { job.add_metrics(""); }},
       {"checkpoint.mode: ", [](v1::Job& job) { job.mutable_checkpoint()->set_mode("up"); }},
+      {"checkpoint.folder: \"here\" is relative", [](v1::Job& job) { job.mutable_checkpoint()->set_folder("here"); }},
+      {"checkpoint.folder: has no meaning",
+       [](v1::Job& job) { job.mutable_checkpoint()->set_folder("/x"), job.mutable_checkpoint()->set_never(true); }},
       {"stop_early.metric: ", [](v1::Job& job) { job.mutable_stop_early(); }},
       {"reduce_on_plateau.factor: is 1", [](v1::Job& job) {
          job.mutable_reduce_on_plateau()->set_metric("loss");

@@ -25,7 +25,13 @@ struct JobEntry {
   std::vector<MemberRecord> retired;
   absl::Time no_joiner_before = absl::InfinitePast();
   uint32_t failed_joins = 0;  // since the last step
-  std::string in_hand;        // the samples of the step after the latest, as a trainer last told them
+  // Workers whose trainers the others could not reach: nobody joins from there before the time is over.
+  struct Avoided {
+    uint32_t times = 0;
+    absl::Time until = absl::InfinitePast();
+  };
+  std::map<std::string, Avoided> avoided;
+  std::string in_hand;  // the samples of the step after the latest, as a trainer last told them
   std::map<std::string, ArtifactRecord> artifacts;
   uint64_t last_sequence = 0;
   std::optional<v1::StepRecord> latest;  // without sample paths

@@ -233,6 +233,60 @@ TEST(Members, ACollectiveThatBreaksWithoutADeathIsTriedAgainAndThenGoesOnWithout
   EXPECT_EQ((*t.Ask(2, 1, 0))->members_size(), 2);
 }
 
+TEST(Members, AWorkerThatCannotBeReachedGoesWholeAndIsAvoidedForAWhile) {
+  TestingCluster cluster;
+  FakeWorker here(cluster, "w1", 2), there(cluster, "w2", 2);
+  ASSERT_TRUE(here.Attend().ok());
+  ASSERT_TRUE(there.Attend().ok());
+  const std::string job = cluster.Submit(WithReplicas(1, 4));
+  for (FakeWorker* worker : {&here, &there}) worker->Obey();
+  ASSERT_TRUE(cluster.Plan(job).ok());
+  for (FakeWorker* worker : {&here, &there}) worker->Obey();
+  const auto pass = [&](absl::Duration time) {
+    for (absl::Duration passed; passed < time; passed += absl::Seconds(1)) {
+      cluster.Pass(absl::Seconds(1));
+      for (FakeWorker* worker : {&here, &there}) ASSERT_TRUE(worker->Report().ok());
+    }
+  };
+  const auto ask = [&](uint64_t generation, uint32_t process_rank, std::vector<uint32_t> silent) {
+    v1::RegroupRequest request;
+    request.set_job_id(job);
+    request.set_generation(generation);
+    request.set_process_generation(1);
+    request.set_process_rank(process_rank);
+    request.set_reason("a test");
+    request.mutable_silent_ranks()->Assign(silent.begin(), silent.end());
+    return cluster->Regroup(request, absl::ZeroDuration()).status();
+  };
+  const v1::JobStatus before = cluster.Status(job);
+  ASSERT_EQ(before.replicas_size(), 4);
+  const std::string far = before.replicas(3).worker_id();
+  std::vector<std::vector<uint32_t>> silent;
+  for (const auto& replica : before.replicas()) {
+    const bool is_far = replica.worker_id() == far;
+    std::vector<uint32_t>& ranks = silent.emplace_back();
+    for (uint32_t rank = 0; rank < 4; ++rank) {
+      if ((before.replicas(static_cast<int>(rank)).worker_id() == far) != is_far) ranks.push_back(rank);
+    }
+    if (is_far) ranks.resize(1);  // it stops at the first that it cannot connect to
+  }
+  for (const uint64_t generation : {1, 2}) {
+    ASSERT_EQ(cluster.Status(job).generation(), generation);
+    for (uint32_t rank = 0; rank < 4; ++rank) ASSERT_TRUE(ask(generation, rank, silent[rank]).ok());
+    pass(absl::Seconds(4));
+  }
+  EXPECT_EQ(cluster.Status(job).replicas_size(), 2);
+  EXPECT_THAT(cluster.Status(job).reason(), HasSubstr("cannot be reached"));
+  const v1::JobStatus after = cluster.Status(job);
+  for (const auto& replica : after.replicas()) EXPECT_NE(replica.worker_id(), far);
+  for (FakeWorker* worker : {&here, &there}) worker->Obey();
+  ASSERT_TRUE(cluster.Progress(job, 3, 1, 1).ok());
+  pass(absl::Seconds(12));
+  EXPECT_EQ(cluster.Status(job).joining_size(), 0) << "not from there yet";
+  pass(absl::Seconds(5));
+  EXPECT_EQ(cluster.Status(job).joining_size(), 2);
+}
+
 TEST(Members, OneThatDoesNotLeaveABrokenGenerationIsGivenUp) {
   Members t(WithReplicas(1, 2));
   ASSERT_FALSE((*t.Ask(1, 1, 0)).has_value());
@@ -317,6 +371,22 @@ TEST(Members, AllLostTheyStartFromTheNewestCheckpointOfThoseThatAreKept) {
   ASSERT_EQ(orders.trainers_size(), 2);
   EXPECT_FALSE(orders.trainers(0).joins());
   EXPECT_THAT(orders.trainers(0).checkpoints(), testing::ElementsAre(third, "checkpoint-000000002.safetensors"));
+}
+
+TEST(Members, CheckpointsInTheJobsOwnFolderAreKnownByTheirPath) {
+  const std::string name = "checkpoint-000000001.safetensors";
+  Members without(WithReplicas(1, 2));
+  ASSERT_TRUE(without.cluster.Progress(without.job, 1, 1, 1).ok());
+  EXPECT_EQ(without.cluster->StoreArtifact(without.job, 1, {name, "", 10, kTestDigest}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  v1::Job job = WithReplicas(1, 2);
+  job.mutable_checkpoint()->set_folder("/shared");
+  Members t(job);
+  ASSERT_TRUE(t.cluster.Progress(t.job, 1, 1, 1).ok());
+  EXPECT_EQ(t.cluster->StoreArtifact(t.job, 1, {"trained.keras", "", 10, kTestDigest}).status().code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(t.cluster->StoreArtifact(t.job, 1, {name, "", 10, kTestDigest}).ok());
+  t.cluster.Restart();
+  EXPECT_EQ(t.cluster->FindArtifact(t.job, name)->file, absl::StrCat("/shared/", t.job, "/", name));
 }
 
 TEST(Members, APausedJobEndsAtTheBoundaryAndGoesOnWhenItIsResumed) {

@@ -71,6 +71,20 @@ absl::Duration PauseAfter(uint32_t failures) {
   return std::min(((1 << std::min(failures - 1, 16u)) - 1) * absl::Seconds(1), kLongestPause);
 }
 
+std::set<uint32_t> UnreachableRanks(const Generation& generation) {
+  const auto accused = std::max_element(generation.not_heard.begin(), generation.not_heard.end(),
+                                        [](const auto& a, const auto& b) { return a.second <= b.second && a.first < b.first; });
+  if (accused == generation.not_heard.end() || accused->first >= generation.record.members.size()) return {};
+  const std::string& worker = generation.record.members[accused->first].member.worker_id();
+  std::set<uint32_t> of_worker;
+  size_t living = 0;
+  for (const Seat& seat : generation.Living()) {
+    ++living;
+    if (seat.record.member.worker_id() == worker) of_worker.insert(seat.record.member.rank());
+  }
+  return of_worker.size() < living ? of_worker : std::set<uint32_t>{accused->first};
+}
+
 std::string Replicas(size_t count) { return absl::StrCat(count, count == 1 ? " replica" : " replicas"); }
 
 std::string Ranks(const std::set<uint32_t>& ranks) {

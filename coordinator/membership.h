@@ -24,6 +24,9 @@ bool CountDeath(const JobEntry& job, const std::string& cause, uint32_t most, Dr
 absl::Duration PauseAfter(uint32_t failures);
 // What its replicas are doing, as they last said; which of them the others wait for; who is slower than the rest.
 void DescribeActivity(const JobEntry& job, v1::JobStatus& status);
+// Of a generation that broke though all its trainers live: without whom it may go on, because most of the others could not hear one of
+// them. All of that one's worker, if others are elsewhere, since what is lost is a host's connection. Empty: nobody was silent.
+std::set<uint32_t> UnreachableRanks(const Generation& generation);
 // "1 replica", "rank 1", "ranks 1, 3".
 std::string Replicas(size_t count);
 std::string Ranks(const std::set<uint32_t>& ranks);

@@ -56,7 +56,7 @@ struct GenerationRecord {
 
 struct ArtifactRecord {
   std::string name;  // "trained.keras"
-  std::string file;  // its name in the job's folder
+  std::string file;  // its name in the job's folder; or the absolute path of a checkpoint that is in the job's own storage
   uint64_t bytes = 0;
   std::string xxh3_128;
 };

@@ -91,7 +91,7 @@ class ServerTest : public testing::Test {
   absl::Status Store(const std::string& job, uint64_t generation, const std::string& name, const std::string& contents) {
     grpc::ClientContext context;
     SetDeadline(&context, kDeadline);
-    v1::Ack ack;
+    v1::StoreArtifactResponse ack;
     const auto stream = cluster_->StoreArtifact(&context, &ack);
     v1::StoreArtifactRequest request;
     request.mutable_header()->set_job_id(job);

@@ -89,7 +89,7 @@ class Services : public ::testing::Test {
 
   absl::Status Store(const std::string& job_id, uint64_t generation, const std::string& artifact, const std::string& path) {
     grpc::ClientContext context;
-    v1::Ack ack;
+    v1::StoreArtifactResponse ack;
     const auto stream = cluster_->StoreArtifact(&context, &ack);
     v1::StoreArtifactRequest request;
     request.mutable_header()->set_job_id(job_id);

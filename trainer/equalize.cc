@@ -18,27 +18,37 @@ namespace {
 
 std::string InScratch(const RunSpec& spec, const char* name) { return absl::StrCat(spec.scratch, "/", name); }
 
-template <typename T>
-absl::Status Save(const RunSpec& spec, const Replica<T>& replica, FitState& state, const std::string& path) {
+// What is the sender's own: how far it is, records, the best epoch's files.
+absl::Status SaveProgress(const RunSpec& spec, FitState& state, const std::string& path) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
   StateWriter write(out);
   state.Fields(write);
-  replica.WriteState(out);
   RETURN_IF_ERROR(AppendFile(InScratch(spec, "best.keras"), out));
   RETURN_IF_ERROR(AppendFile(InScratch(spec, "best.weights"), out));
   out.close();
   return out.good() ? absl::OkStatus() : absl::UnknownError(absl::StrCat("cannot write ", path));
 }
 
+// What all who are as far have alike.
 template <typename T>
-absl::Status Load(const RunSpec& spec, const std::string& path, Replica<T>& replica, FitState& state) {
-  std::ifstream in(path, std::ios::binary);
+absl::Status SaveTensors(const Replica<T>& replica, const std::string& path) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  replica.WriteState(out);
+  out.close();
+  return out.good() ? absl::OkStatus() : absl::UnknownError(absl::StrCat("cannot write ", path));
+}
+
+template <typename T>
+absl::Status Load(const RunSpec& spec, const std::string& progress, const std::string& tensors, Replica<T>& replica, FitState& state) {
+  std::ifstream in(progress, std::ios::binary);
   StateReader read(in);
   state.Fields(read);
-  // Not for a newer generation to mend: the state is of no use.
-  if (const absl::Status whole = replica.ReadState(in); !whole.ok()) return absl::InternalError(whole.message());
   RETURN_IF_ERROR(ExtractFile(in, InScratch(spec, "best.keras")));
-  return ExtractFile(in, InScratch(spec, "best.weights"));
+  RETURN_IF_ERROR(ExtractFile(in, InScratch(spec, "best.weights")));
+  std::ifstream values(tensors, std::ios::binary);
+  // Not for a newer generation to mend: the state is of no use.
+  const absl::Status whole = replica.ReadState(values);
+  return whole.ok() ? whole : absl::InternalError(whole.message());
 }
 
 }  // namespace
@@ -59,24 +69,31 @@ absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replic
   }
   const auto furthest = std::max_element(positions.begin(), positions.end());
   if (std::all_of(positions.begin(), positions.end(), [&](const auto& one) { return one == *furthest; })) return absl::OkStatus();
-  const int source = static_cast<int>(furthest - positions.begin());
-  const bool sends = source == spec.rank;
+  std::vector<int> sources;
+  for (size_t rank = 0; rank < positions.size(); ++rank) {
+    if (positions[rank] == *furthest) sources.push_back(static_cast<int>(rank));
+  }
   const bool receives = position < *furthest;
-  const std::string path = InScratch(spec, "state");
-  if (sends) LOCKSTEP_FAILPOINT("trainer.send_state");
+  const std::string progress = InScratch(spec, "progress");
+  const std::string tensors = InScratch(spec, "tensors");
+  if (!receives) LOCKSTEP_FAILPOINT("trainer.send_state");
   if (receives) LOCKSTEP_FAILPOINT("trainer.receive_state");
-  if (sends) {
+  if (sources.front() == spec.rank) {
     state.records = reporter.Records();
-    const absl::Status saved = Save(spec, replica, state, path);
+    const absl::Status saved = SaveProgress(spec, state, progress);
     state.records.clear();
     RETURN_IF_ERROR(saved);
   }
-  RETURN_IF_ERROR(ShareFile([&](std::string_view bytes) { return exchange.Exchange(bytes); }, source, sends, receives, path));
+  if (!receives) RETURN_IF_ERROR(SaveTensors(replica, tensors));
+  const ExchangeBytes share = [&](std::string_view bytes) { return exchange.Exchange(bytes); };
+  RETURN_IF_ERROR(ShareFile(share, {sources.front()}, spec.rank, receives, progress));
+  RETURN_IF_ERROR(ShareFile(share, sources, spec.rank, receives, tensors));
   if (receives) {
-    RETURN_IF_ERROR(Load(spec, path, replica, state));
+    RETURN_IF_ERROR(Load(spec, progress, tensors, replica, state));
     reporter.TakeRecords(std::exchange(state.records, {}));
   }
-  if (sends || receives) std::remove(path.c_str());
+  std::remove(progress.c_str());
+  std::remove(tensors.c_str());
   return absl::OkStatus();
 }
 

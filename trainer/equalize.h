@@ -11,8 +11,9 @@
 namespace lockstep {
 
 // Called by all ranks alike. Whoever is behind gets the whole state (`replica`, `state`, the reporter's records, the best epoch's files in
-// the scratch folder) of the lowest rank that is furthest. It lands in a file first: a source that dies before the end leaves those who
-// receive where they were. Aborted, DataLoss: a peer's trouble, nothing has changed.
+// the scratch folder) of those that are furthest, who send the tensors in parallel, and the rest by their lowest rank. It lands in files
+// first: a source that dies before the end leaves those who receive where they were. Aborted, DataLoss: a peer's trouble, nothing has
+// changed.
 template <typename T>
 absl::Status Equalize(const RunSpec& spec, GradientExchange<T>& exchange, Replica<T>& replica, FitState& state, Reporter& reporter);
 

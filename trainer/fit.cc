@@ -127,13 +127,19 @@ absl::Status Fit<T>::Conclude() {
 
 template <typename T>
 absl::Status Fit<T>::GoOn(absl::Status why) {
+  const absl::Time begun = absl::Now();
   pipeline_.reset();
   while (IsPeersTrouble(why)) {
     RETURN_IF_ERROR(place_.Move(why));
     why = CatchUp();
   }
   RETURN_IF_ERROR(why);
-  return MakePipeline();
+  RETURN_IF_ERROR(MakePipeline());
+  ++pauses_.count;
+  pauses_.last_seconds = absl::ToDoubleSeconds(absl::Now() - begun);
+  pauses_.seconds += pauses_.last_seconds;
+  LOG_INFO("job=%s generation=%d step=%d event=moved seconds=%.3f", spec_.job_id, spec_.generation, state_.step, pauses_.last_seconds);
+  return absl::OkStatus();
 }
 
 template <typename T>
@@ -293,7 +299,7 @@ void Fit<T>::Report(const StepOutcome& step) {
     reporter_.Status({"training", state_.step, figures.epoch, step.loss, figures.images_per_second, phase_totals_,
                       static_cast<uint64_t>(place_.exchange().exchanged_bytes()), static_cast<uint64_t>(pipeline.bytes),
                       static_cast<uint32_t>(pipeline.depth), figures.memory, state_.images,
-                      checkpoints_ == nullptr ? CheckpointFigures() : checkpoints_->figures()});
+                      checkpoints_ == nullptr ? CheckpointFigures() : checkpoints_->figures(), pauses_});
   }
   state_.last_step = figures;
   reporter_.Step(std::move(figures));

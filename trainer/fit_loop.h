@@ -97,6 +97,7 @@ class Fit {
   FitState state_;
   absl::Time epoch_start_ = absl::Now();
   Phases phase_totals_;
+  PauseFigures pauses_;
   absl::Time last_status_ = absl::InfinitePast();
   absl::Time told_in_hand_ = absl::InfinitePast();
   std::unique_ptr<CheckpointWriter<T>> checkpoints_;  // its thread reads from the replica

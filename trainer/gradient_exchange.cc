@@ -20,6 +20,7 @@ absl::StatusOr<std::unique_ptr<GradientExchange<T>>> GradientExchange<T>::Join(c
   options.token = spec.secret;
   // Its worker kills a stopped peer after this; what is silent for longer cannot be reached.
   options.timeouts.silence = absl::Milliseconds(spec.silence_ms) * 3 / 2;
+  options.timeouts.connect = options.timeouts.silence;
   options.timeouts.abandoned = std::move(abandoned);
   std::unique_ptr<allreduce::Listener> listener;
   std::vector<allreduce::Endpoint> endpoints;

@@ -92,8 +92,8 @@ absl::Status Link::Store(const std::string& artifact, const std::string& path) {
   return Retry("StoreArtifact", [&]() -> absl::Status {
     grpc::ClientContext context;
     SetDeadline(&context, kFileDeadline);
-    v1::Ack ack;
-    auto stream = stub_->StoreArtifact(&context, &ack);
+    v1::StoreArtifactResponse response;
+    auto stream = stub_->StoreArtifact(&context, &response);
     v1::StoreArtifactRequest request;
     request.mutable_header()->set_job_id(job_id_);
     request.mutable_header()->set_generation(generation());
@@ -110,6 +110,27 @@ absl::Status Link::Store(const std::string& artifact, const std::string& path) {
     if (!ended.ok()) return FromGrpcStatus(ended);
     return sent;
   });
+}
+
+absl::StatusOr<std::vector<std::string>> Link::TellKept(const std::string& checkpoint, const FileDigest& digest) {
+  v1::StoreArtifactResponse response;
+  RETURN_IF_ERROR(Retry("StoreArtifact", [&] {
+    grpc::ClientContext context;
+    SetDeadline(&context, kCallDeadline);
+    auto stream = stub_->StoreArtifact(&context, &response);
+    v1::StoreArtifactRequest request;
+    v1::StoreArtifactHeader& header = *request.mutable_header();
+    header.set_job_id(job_id_);
+    header.set_generation(generation());
+    header.set_artifact(checkpoint);
+    header.set_kept_in_folder(true);
+    header.set_total_bytes(digest.bytes);
+    header.set_xxh3_128(digest.xxh3_128);
+    stream->Write(request);
+    stream->WritesDone();
+    return FromGrpcStatus(stream->Finish());
+  }));
+  return std::vector<std::string>(response.checkpoints().begin(), response.checkpoints().end());
 }
 
 absl::StatusOr<std::vector<allreduce::Endpoint>> Link::Rendezvous(const allreduce::Endpoint& mine,

@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "allreduce/rendezvous.h"
 #include "proto/cluster.grpc.pb.h"
+#include "rpc/file_stream.h"
 
 namespace lockstep {
 
@@ -31,6 +32,8 @@ class Link {
   // Into `path`, checked against the sender's checksum.
   absl::Status Fetch(const std::string& artifact, const std::string& path);
   absl::Status Store(const std::string& artifact, const std::string& path);
+  // A checkpoint is durable in the job's checkpoint.folder. Gives the names of those that the coordinator knows from then on.
+  absl::StatusOr<std::vector<std::string>> TellKept(const std::string& checkpoint, const FileDigest& digest);
   // FailedPrecondition names what differs among the ranks' environments.
   absl::StatusOr<std::vector<allreduce::Endpoint>> Rendezvous(const allreduce::Endpoint& mine,
                                                               const std::map<std::string, std::string>& environment);

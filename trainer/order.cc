@@ -126,6 +126,7 @@ RunSpec ToRunSpec(const v1::TrainerStart& start) {
   spec.checkpoint_steps = job.checkpoint().every_steps();
   spec.checkpoint_seconds = job.checkpoint().every_seconds();
   spec.never_checkpoint = job.checkpoint().never();
+  spec.checkpoint_folder = job.checkpoint().folder();
   spec.checkpoints_kept = static_cast<int>(job.checkpoint().keep());
   spec.checkpoints.assign(order.checkpoints().begin(), order.checkpoints().end());
   if (job.has_stop_early()) spec.stop_early = ToStopEarly(job.stop_early());
@@ -230,6 +231,9 @@ v1::TrainerStatus ToProto(const StatusFigures& figures) {
   proto.set_pipeline_depth(figures.pipeline_depth);
   *proto.mutable_memory() = ToProto(figures.memory);
   proto.set_images(figures.images);
+  proto.set_pauses(figures.pauses.count);
+  proto.set_pause_seconds(figures.pauses.seconds);
+  proto.set_last_pause_seconds(figures.pauses.last_seconds);
   const CheckpointFigures& checkpoint = figures.checkpoint;
   if (checkpoint.written + checkpoint.skipped + checkpoint.failed > 0) {
     v1::CheckpointStatus* out = proto.mutable_checkpoint();

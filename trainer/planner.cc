@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "dataset/image.h"
 #include "dataset/index.h"
@@ -79,6 +81,10 @@ class Planner {
       spec.checkpoint_seconds = kDefaultCheckpointSeconds;
     }
     if (spec.checkpoints_kept == 0) spec.checkpoints_kept = kDefaultCheckpointsKept;
+    // It is not made here: where storage is not mounted, its place would fill instead.
+    if (!spec.checkpoint_folder.empty() && access(absl::StrCat(spec.checkpoint_folder, "/.").c_str(), W_OK | X_OK) != 0) {
+      Refuse(ErrnoStatus(errno, "checkpoint.folder: the worker that plans cannot write to", spec.checkpoint_folder), "");
+    }
     if (!dataset::ParseMethod(spec.image.method)) {
       Refuse(absl::InvalidArgumentError(
                  absl::StrCat("data.image.method: \"", spec.image.method, "\" is none of nearest, bilinear, bicubic, area")),

@@ -87,6 +87,13 @@ struct CheckpointFigures {
   uint64_t written = 0, skipped = 0, failed = 0;
 };
 
+// Of changes of the generation, from the last step before until the pipeline was made for the next.
+struct PauseFigures {
+  uint64_t count = 0;
+  double seconds = 0;  // over all of them
+  double last_seconds = 0;
+};
+
 // For the worker, which shows it as metrics.
 struct StatusFigures {
   std::string phase;
@@ -101,6 +108,7 @@ struct StatusFigures {
   MemoryFigures memory;
   uint64_t images = 0;
   CheckpointFigures checkpoint;
+  PauseFigures pauses;
 };
 
 // How a run ended, if not by an error of the machine.

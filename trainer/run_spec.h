@@ -84,6 +84,7 @@ struct RunSpec : Placement {
   uint64_t checkpoint_steps = 0, checkpoint_seconds = 0;
   bool never_checkpoint = false;
   int checkpoints_kept = 0;              // 0 while planning: the default
+  std::string checkpoint_folder;         // storage of the job's own; empty: the coordinator's
   std::vector<std::string> checkpoints;  // those that there are, the newest first
   std::optional<StopEarlySpec> stop_early;
   std::optional<ReduceOnPlateauSpec> reduce_on_plateau;

@@ -18,6 +18,7 @@
 #include "base/status_macros.h"
 #include "rpc/frame.h"
 #include "trainer/activity.h"
+#include "trainer/checkpoint_folder.h"
 #include "trainer/link.h"
 #include "trainer/order.h"
 #include "trainer/planner.h"
@@ -168,6 +169,11 @@ absl::Status Conclude(const RunSpec& spec, const RunOutcome& outcome, Link& link
   return link.ReportEnd(ToEndReport(spec, outcome));
 }
 
+CheckpointStorage ArtifactStorage(Link& link) {
+  return {[&link](const std::string& name, const std::string& path) { return link.Store(name, path); },
+          [&link](const std::string& name, const std::string& path) { return link.Fetch(name, path); }};
+}
+
 absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
   const RunFiles files = FilesOf(spec);
   v1::TrainerStatus status;
@@ -189,8 +195,8 @@ absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
     ASSIGN_OR_RETURN(const v1::TrainerOrder order, link.Regroup(std::move(request)));
     return ToPlacement(order);
   };
-  const CheckpointStorage storage = {[&link](const std::string& name, const std::string& path) { return link.Store(name, path); },
-                                     [&link](const std::string& name, const std::string& path) { return link.Fetch(name, path); }};
+  const CheckpointStorage storage =
+      spec.checkpoint_folder.empty() ? ArtifactStorage(link) : FolderStorage(spec.checkpoint_folder, spec.job_id, link);
   const absl::StatusOr<RunOutcome> outcome = RunJob(spec, files, rendezvous, regroup, storage, reporter);
   if (absl::IsFailedPrecondition(outcome.status())) {
     LOG_INFO("job=%s event=left reason=\"%s\"", spec.job_id, outcome.status().message());

@@ -110,7 +110,8 @@ absl::Status ExtractFile(std::istream& in, const std::string& path);
 // Everybody's bytes, by rank; see GradientExchange::Exchange.
 using ExchangeBytes = std::function<absl::StatusOr<std::vector<std::string>>(std::string_view mine)>;
 
-// Called by all ranks alike: the file at `path` on the rank `source` is written to `path` on those that `receive`.
-absl::Status ShareFile(const ExchangeBytes& exchange, int source, bool sends, bool receives, const std::string& path);
+// Called by all ranks alike: the file at `path`, which is the same on the ranks `sources`, is written to `path` on those that `receive`.
+// The sources send in parallel, a chunk each in turn. `me`: this rank.
+absl::Status ShareFile(const ExchangeBytes& exchange, const std::vector<int>& sources, int me, bool receives, const std::string& path);
 
 }  // namespace lockstep

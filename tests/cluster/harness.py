@@ -164,10 +164,11 @@ class RunningCluster:
             self.test.path(f"worker{number}"), "--address", f"127.0.0.{number + 2}", "--slots", slots, "--metrics", "127.0.0.1:0",
             "--die-with-parent", *self.worker_flags, environment=environment)  # fmt: skip
 
-    def _start(self, program, *arguments, environment=None):
+    def _start(self, program, *arguments, environment=None, within=()):
+        """`within`: a command that becomes the program, in a namespace for example."""
         with open(self.test.path(program + ".log"), "a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [os.path.join(BIN, program), *map(str, arguments)],
+                [*within, os.path.join(BIN, program), *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self.test.environment, **(environment or {})})  # fmt: skip
         self.processes.append(process)
         self.test.addCleanup(self._end, process)

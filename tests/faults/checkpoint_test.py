@@ -55,6 +55,44 @@ class CheckpointTest(drills.DrillTest):
         name = ".".join(os.path.basename(newest).split(".")[:2])
         self.assertTrue(any(note.startswith("passed over a damaged checkpoint: ") and name in note for note in notes), notes)
 
+    def test_in_storage_of_the_jobs_own(self):
+        folder = self.path("storage")
+        os.mkdir(folder)
+        job = self.submit(flags=("--checkpoint-folder", "storage", "--keep-checkpoints", 3))
+        kept = os.path.join(folder, job)
+        self.wait_for_checkpoint(job, 100)
+        for pid in self.wait_for_members(job, 3):
+            self.kill(pid)
+        for process in self.cluster.processes[1:]:
+            process.kill()
+            process.wait()
+        left = os.path.join(kept, "checkpoint-000000099.safetensors.1.part")
+        stranger = os.path.join(kept, "notes.txt")
+        for path in (left, stranger):
+            with open(path, "w"):
+                pass
+        newest, middle, _ = sorted(self.checkpoints(job), reverse=True)
+        os.truncate(os.path.join(kept, newest), 1000)
+        self.cluster.start_worker(1, 3)
+        states = self.assert_undisturbed_bits(job)
+        self.assertTrue(any("starting again from the checkpoint of step" in state for state in states), states)
+        notes = [event["note"] for event in self.events(job) if "note" in event]
+        self.assertTrue(any(note.startswith("passed over a damaged checkpoint: ") for note in notes), notes)
+        self.assertFalse(any(middle in note for note in notes), notes)
+        self.assertEqual(sorted(os.listdir(kept)), sorted([*self.checkpoints(job), "notes.txt"]))
+        self.assertEqual(len(self.checkpoints(job)), 3)
+        self.assertEqual(glob.glob(self.path("coordinator", "**", "checkpoint-*"), recursive=True), [])
+        refused = self.run_lockstep("download", job, "--artifact", self.checkpoints(job)[0], *self.cluster.flags())
+        self.assertNotEqual(refused.code, 0)
+        self.assertIn(kept, refused.err)
+
+    def test_storage_that_no_worker_can_write_to(self):
+        missing = self.path("not mounted")
+        job = self.submit(flags=("--checkpoint-folder", missing))
+        self.wait_for("a refusal", lambda: self.describe(job)["state"] == "REFUSED")
+        self.assertIn(f"checkpoint.folder: the worker that plans cannot write to {missing}", self.describe(job)["reason"])
+        self.assertFalse(os.path.exists(missing))
+
     def test_pause_and_resume(self):
         job = self.submit()
         self.wait_for_step(job, self.random.randrange(1, 100))

@@ -10,6 +10,12 @@ import signal
 from tests.cluster import harness
 
 
+def longest_standstill(events):
+    """Seconds between two steps that were committed one after the other, at most."""
+    moments = [event["step"]["committed_unix_us"] / 1e6 for event in events if "step" in event]
+    return max(after - before for before, after in zip(moments, moments[1:]))
+
+
 class DrillTest(harness.ClusterTest):
     """A job of several epochs, each with a validation; five virtual replicas, so that no number of replicas but one divides them."""
 
@@ -33,6 +39,12 @@ class DrillTest(harness.ClusterTest):
         self.cluster = harness.RunningCluster(
             self, workers=self.workers, slots=self.slots, coordinator_flags=self.coordinator_flags)
 
+    def start_with(self, points):
+        """A cluster whose trainers have these fail-points."""
+        os.mkdir(self.path("points"))
+        self.cluster = harness.RunningCluster(self, workers=0, coordinator_flags=self.coordinator_flags)
+        self.cluster.start_worker(0, self.slots, {"LOCKSTEP_FAILPOINTS": points, "LOCKSTEP_FAILPOINT_DIR": self.path("points")})
+
     def stop_cluster(self):
         """As before it was started: no process, no folder."""
         for pid, _ in self.processes():
@@ -48,10 +60,10 @@ class DrillTest(harness.ClusterTest):
     def job_flags(self):
         return ("--validation", harness.VALIDATION, "--steps", self.steps, "--virtual-replicas", 5, "--seed", 3)
 
-    def submit(self, replicas=None):
+    def submit(self, replicas=None, flags=()):
         with open(self.path("job.yaml"), "w", encoding="utf-8") as file:
             file.write(f"replicas: {replicas or self.replicas}\n")
-        return self.cluster.submit(*self.job_flags(), "--batch", 20, "--job", self.path("job.yaml"))
+        return self.cluster.submit(*self.job_flags(), "--batch", 20, "--job", self.path("job.yaml"), *flags)
 
     def trainers(self, role="lockstep-trainer"):
         return sorted(pid for pid, command in self.processes() if role in command)

@@ -9,6 +9,10 @@ from tests.faults import drills
 
 
 class KillTest(drills.DrillTest):
+    def start_cluster(self):
+        # Steps that take some time: else the job ends before all are killed.
+        self.start_with("trainer.pace=slow:6")
+
     def kill_in_turn(self, job, kills, at_once=1):
         survivors_ever = None
         for _ in range(kills):
@@ -131,11 +135,6 @@ class ReportTest(drills.DrillTest):
 
     def start_cluster(self):
         """Each test has one of its own, with what goes wrong in it."""
-
-    def start_with(self, points):
-        os.mkdir(self.path("points"))
-        self.cluster = drills.harness.RunningCluster(self, workers=0)
-        self.cluster.start_worker(0, 3, {"LOCKSTEP_FAILPOINTS": points, "LOCKSTEP_FAILPOINT_DIR": self.path("points")})
 
     def test_whom_the_others_wait_for_is_named(self):
         self.start_with("trainer.step=delay:9000@30")

@@ -24,12 +24,6 @@ KILLS_OF_A_JOB = 20
 PACE = "trainer.pace=slow:15"
 
 
-def longest_standstill(events):
-    """Seconds between two steps that were committed one after the other, at most."""
-    moments = [event["step"]["committed_unix_us"] / 1e6 for event in events if "step" in event]
-    return max(after - before for before, after in zip(moments, moments[1:]))
-
-
 class SoakTest(drills.DrillTest):
     coordinator_flags = ("--silence-ms", 3000, "--lease-ms", 4000, "--heartbeat-ms", 300)
     steps = 160
@@ -69,7 +63,7 @@ class SoakTest(drills.DrillTest):
             getattr(self, action.replace(" ", "_"))(job)
         self.wait_for("the end", lambda: self.quietly(lambda: self.has_ended(job)), timeout=100)
         self.assert_undisturbed_bits(job)
-        longest = longest_standstill(self.events(job))
+        longest = drills.longest_standstill(self.events(job))
         self.assertLess(longest, cell.deadline)
         generation = int(self.describe(job)["generation"])
         kills = len(os.listdir(points)) + sum("kill" in action for action in cell.hurt)
@@ -215,7 +209,7 @@ class SoakTest(drills.DrillTest):
             done += 1
         self.wait_for("the end", lambda: self.has_ended(job), timeout=100)
         self.assert_undisturbed_bits(job)
-        longest = longest_standstill(self.events(job))
+        longest = drills.longest_standstill(self.events(job))
         generation = self.describe(job)["generation"]
         SoakTest.rows.append(
             f"| {self.cell.who} | {self.cell.what} | {self.cell.when} | {replicas} | {done} | {longest:.1f} | {generation} |")
