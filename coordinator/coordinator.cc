@@ -169,7 +169,7 @@ void Coordinator::Absorb(JobEntry& job, const v1::Event& event) {
       job.avoided.erase(job.generation->record.members[i].member.worker_id());
     }
   }
-  if (event.has_epoch()) job.epochs.push_back(event.epoch());
+  if (event.has_epoch()) KeepEpoch(job.epochs, event.epoch());
   if (event.has_note()) job.notes.insert(event.note());
 }
 

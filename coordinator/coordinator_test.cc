@@ -222,6 +222,28 @@ TEST(Coordinator, APassIsToldAsItComes) {
   EXPECT_FALSE(t.cluster.Status(t.job).has_latest()) << "no step was taken";
 }
 
+TEST(Coordinator, OfManyEpochsTheNewestAreInMemoryAndAllAreWatched) {
+  Training t;
+  for (uint32_t epoch = 1; epoch <= 50; ++epoch) {
+    v1::ProgressReport report;
+    report.set_job_id(t.job);
+    report.set_generation(1);
+    *report.add_steps() = StepOf(epoch, 1);
+    report.add_epochs()->set_epoch(epoch);
+    report.mutable_epochs(0)->set_step(epoch);
+    ASSERT_TRUE(t.cluster->ReportProgress(report).ok());
+  }
+  for (const bool restarted : {false, true}) {
+    if (restarted) t.cluster.Restart();
+    const v1::JobStatus status = t.cluster.Status(t.job);
+    EXPECT_EQ(static_cast<size_t>(status.epochs_size()), kEpochsKept);
+    EXPECT_EQ(status.epochs().rbegin()->epoch(), 50u);
+    size_t watched = 0;
+    for (const v1::Event& event : AllEvents(t.cluster.coordinator(), t.job)) watched += event.has_epoch() ? 1 : 0;
+    EXPECT_EQ(watched, 50u);
+  }
+}
+
 TEST(Coordinator, NotesAreToldOnceAndAreBounded) {
   Training t;
   v1::ProgressReport report;

@@ -34,8 +34,8 @@ struct JobEntry {
   std::string in_hand;  // the samples of the step after the latest, as a trainer last told them
   std::map<std::string, ArtifactRecord> artifacts;
   uint64_t last_sequence = 0;
-  std::optional<v1::StepRecord> latest;  // without sample paths
-  std::vector<v1::EpochRecord> epochs;
+  std::optional<v1::StepRecord> latest;    // without sample paths
+  std::deque<v1::EpochRecord> epochs;      // the newest kEpochsKept
   absl::flat_hash_set<std::string> notes;  // said already; replicas and generations repeat each other's
   // The newest events, for those who watch as they happen.
   std::deque<std::shared_ptr<const v1::Event>> tail;

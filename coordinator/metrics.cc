@@ -102,7 +102,7 @@ void AddJobs(const std::vector<const Snapshot::JobFigures*>& jobs, Families& fam
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     families.Add("lockstep_job_epochs_total", "Ended passes over the training data.", MetricType::Counter, labels,
-                 job.status.epochs_size());
+                 job.status.epochs_size() > 0 ? job.status.epochs().rbegin()->epoch() : 0);
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     families.Add("lockstep_job_samples_total", "Samples of committed steps, since the coordinator started.", MetricType::Counter, labels,

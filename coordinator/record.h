@@ -2,6 +2,7 @@
 // What the coordinator knows durably, as plain data: what the store writes, and what a restarted coordinator begins with.
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
@@ -54,6 +55,13 @@ struct GenerationRecord {
   int64_t created_unix_ms = 0;
 };
 
+// Of a job's epochs so many are in memory; the store has all.
+inline constexpr size_t kEpochsKept = 20;
+inline void KeepEpoch(std::deque<v1::EpochRecord>& epochs, v1::EpochRecord epoch) {
+  epochs.push_back(std::move(epoch));
+  if (epochs.size() > kEpochsKept) epochs.pop_front();
+}
+
 struct ArtifactRecord {
   std::string name;  // "trained.keras"
   std::string file;  // its name in the job's folder; or the absolute path of a checkpoint that is in the job's own storage
@@ -78,7 +86,7 @@ struct StoredJob {
   std::vector<ArtifactRecord> artifacts;
   uint64_t last_sequence = 0;
   std::optional<v1::StepRecord> latest;
-  std::vector<v1::EpochRecord> epochs;
+  std::deque<v1::EpochRecord> epochs;  // the newest kEpochsKept
   std::vector<std::string> notes;
 };
 

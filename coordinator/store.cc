@@ -287,7 +287,7 @@ absl::StatusOr<StoredJob> Store::LoadJob(JobRecord record) const {
   reader_->last_sequence.Reset();
   RETURN_IF_ERROR(ForEachEvent(reader_->latest.Bind(1, id), [&](v1::Event event) { job.latest = event.step(); }));
   RETURN_IF_ERROR(ForEachEvent(reader_->by_kind.Bind(1, id).Bind(2, v1::Event::kEpochFieldNumber),
-                               [&](v1::Event event) { job.epochs.push_back(event.epoch()); }));
+                               [&](v1::Event event) { KeepEpoch(job.epochs, std::move(*event.mutable_epoch())); }));
   if (!HasEnded(job.record.state)) {
     RETURN_IF_ERROR(ForEachEvent(reader_->by_kind.Bind(1, id).Bind(2, v1::Event::kNoteFieldNumber),
                                  [&](v1::Event event) { job.notes.push_back(event.note()); }));
