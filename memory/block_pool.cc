@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "memory/trace.h"
+
 namespace lockstep::memory {
 namespace {
 
@@ -26,6 +28,14 @@ int64_t BlockPool::BlockSize(size_t bytes) {
 
 void* BlockPool::Allocate(size_t bytes) {
   const Category category = CurrentCategory();
+  void* block = Take(bytes, category);
+  if (Recording* recording = Recording::Current(); recording != nullptr && block != nullptr) {
+    recording->Requested(block, static_cast<int64_t>(bytes), category);
+  }
+  return block;
+}
+
+void* BlockPool::Take(size_t bytes, Category category) {
   absl::MutexLock lock(&mutex_);
   const int64_t size = bytes <= static_cast<size_t>(region_.size()) ? BlockSize(bytes) : -1;
   std::optional<int64_t> offset;
@@ -99,6 +109,7 @@ void BlockPool::GiveBack(int64_t bytes) {
 
 void BlockPool::Free(void* block) {
   if (block == nullptr) return;
+  if (Recording* recording = Recording::Current(); recording != nullptr) recording->Released(block);
   absl::MutexLock lock(&mutex_);
   const auto found = blocks_.find(block);
   if (found == blocks_.end()) std::abort();

@@ -75,6 +75,7 @@ class BlockPool {
     Category category = Category::kRuntime;
   };
 
+  void* Take(size_t bytes, Category category);
   int64_t Kept() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return kept_.bytes() + slabs_.free_bytes(); }
   // Offsets of blocks; nothing if the machine refuses.
   std::optional<int64_t> TakeSmall(int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

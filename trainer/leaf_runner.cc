@@ -8,8 +8,10 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "memory/category.h"
+#include "memory/trace.h"
 
 namespace lockstep {
 namespace {
@@ -37,9 +39,9 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 }  // namespace
 
 template <typename T>
-LeafRunner<T>::LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums)
-    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/sums != nullptr)), sums_(sums) {
-  if (sums_ != nullptr) HookGradients();
+LeafRunner<T>::LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums, bool trains)
+    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/trains)), sums_(sums) {
+  if (trains) HookGradients();
 }
 
 template <typename T>
@@ -60,8 +62,11 @@ template <typename T>
 void LeafRunner<T>::HandOver(int variable, const at::Tensor& gradient) {
   const at::Tensor dense = gradient.contiguous();
   const int segment = context_.gradients.segment_of_variable[static_cast<size_t>(variable)];
+  if (memory::Recording* recording = memory::Recording::Current(); recording != nullptr) {
+    recording->EndOf(absl::StrCat("backward ", context_.model.variables()[static_cast<size_t>(variable)].layer));
+  }
   // A refusal (the collective broke) shows in Finish; the leaf goes on, so that nobody waits for it.
-  sums_->Add(leaf_, segment, dense.data_ptr<T>()).IgnoreError();
+  if (sums_ != nullptr) sums_->Add(leaf_, segment, dense.data_ptr<T>()).IgnoreError();
 }
 
 template <typename T>
@@ -166,6 +171,38 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
 }
 
 template <typename T>
+void LeafRunner<T>::HandOverStatistics(int leaf) {
+  for (size_t i = 0; i < statistics_.size(); ++i) {
+    const int segment = context_.gradients.first_statistic_segment + static_cast<int>(i);
+    const at::Tensor dense = statistics_[i].contiguous();
+    if (sums_ != nullptr) sums_->Add(leaf, segment, dense.template data_ptr<T>()).IgnoreError();
+  }
+}
+
+template <typename T>
+void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels) {
+  const ScopedCategory category(Category::kActivations);
+  LeafResult result;
+  result.metrics.resize(context_.metrics.size());
+  result.samples = images.size(0);
+  statistics_.clear();
+  ForwardContext forward;
+  forward.training = true;
+  forward.seed = context_.seed;
+  if (memory::Recording* recording = memory::Recording::Current(); recording != nullptr) {
+    forward.observer = [recording](std::string_view layer, bool entered) {
+      if (entered)
+        recording->At(absl::StrCat("forward ", absl::string_view(layer.data(), layer.size())));
+      else
+        recording->At("between layers");
+    };
+  }
+  TrainMicroBatches({images.to(OptionsOf<T>()), labels, {}}, forward, result);
+  HandOverStatistics(0);
+  statistics_.clear();
+}
+
+template <typename T>
 LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& batch) {
   const ScopedCategory category(Category::kActivations);
   LeafResult result;
@@ -181,10 +218,7 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
     forward.step = step;
     forward.virtual_replica = leaf;
     TrainMicroBatches(samples, forward, result);
-    for (size_t i = 0; i < statistics_.size(); ++i) {
-      const int segment = context_.gradients.first_statistic_segment + static_cast<int>(i);
-      sums_->Add(leaf, segment, statistics_[i].contiguous().template data_ptr<T>()).IgnoreError();
-    }
+    HandOverStatistics(leaf);
   });
   statistics_.clear();
   if (!result.error.empty()) {
@@ -194,6 +228,22 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
   }
   sums_->CompleteWithZeros(leaf).IgnoreError();
   return result;
+}
+
+template <typename T>
+void LeafRunner<T>::EvaluateOn(const at::Tensor& images, const at::Tensor& labels, bool measures) {
+  const ScopedCategory category(Category::kActivations);
+  const c10::InferenceMode inference;
+  LeafResult result;
+  result.metrics.resize(context_.metrics.size());
+  ForwardContext forward;
+  const at::Tensor output = context_.model.Forward(images.to(OptionsOf<T>()), aliases_, forward);
+  if (!measures) {
+    output.to(at::kDouble).contiguous();
+    return;
+  }
+  context_.loss.PerSample(output, forward.logits, labels).to(at::kDouble).sum();
+  Measure(output, forward.logits, labels, result);
 }
 
 template <typename T>

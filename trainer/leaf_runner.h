@@ -39,11 +39,14 @@ class LeafRunner {
   // Receives (sample ids, output rows as float64, row-major) of a leaf.
   using OutputSink = std::function<void(const std::vector<int64_t>& samples, const std::vector<double>& rows)>;
 
-  // `sums` is null where nothing is trained. All must outlive this object.
-  LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums);
+  // `sums` is null where nothing is trained, or where gradients go nowhere, in planning (TrainOn). All must outlive this object.
+  LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums, bool trains);
 
   // A training pass. Every segment of the leaf has been added to the sums when it returns.
   LeafResult Train(uint64_t step, int leaf, const dataset::Batch& batch);
+  // The same over pictures (N, H, W, C; float32) and labels that are given. Out of memory is c10::OutOfMemoryError.
+  void TrainOn(const at::Tensor& images, const at::Tensor& labels);
+  void EvaluateOn(const at::Tensor& images, const at::Tensor& labels, bool measures);
   // Loss and metrics only.
   LeafResult Evaluate(int leaf, const dataset::Batch& batch, const OutputSink& sink);
 
@@ -54,6 +57,7 @@ class LeafRunner {
   };
   Samples GoodSamples(const dataset::Batch& batch, LeafResult& result) const;
   void TrainMicroBatches(const Samples& samples, ForwardContext& forward, LeafResult& result);
+  void HandOverStatistics(int leaf);
   void Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels, LeafResult& result) const;
   void AddStatistics(const std::vector<StatisticUpdate>& updates, int64_t samples);
   void HandOver(int variable, const at::Tensor& gradient);

@@ -205,6 +205,7 @@ class Planner {
     out_.peak = trial->at_peak;
     out_.peak_bytes = trial->fixed_bytes + trial->bytes_per_thread;
     out_.bytes_per_further_thread = trial->bytes_per_thread;
+    if (!trial->note.empty()) out_.notes.push_back(trial->note);
     spec.threads = threads;
     if (spec.memory_limit > 0) FitThreads(*trial, threads);
   }
@@ -215,12 +216,15 @@ class Planner {
     while (spec.threads > 1 && need(spec.threads) > spec.memory_limit) --spec.threads;
     if (need(spec.threads) > spec.memory_limit) {
       const int64_t left = spec.memory_limit - trial.fixed_bytes;
-      const int64_t samples = left > 0 ? left * spec.micro_batch / std::max<int64_t>(trial.bytes_per_thread, 1) : 0;
+      // Beyond what is known it is about proportional.
+      int64_t samples = left > 0 ? trial.LargestMicroBatch(spec.micro_batch, left) : 0;
+      const bool exact = samples > 0;
+      if (!exact && left > 0) samples = left * spec.micro_batch / std::max<int64_t>(trial.bytes_per_thread, 1);
       return RefuseMemory(absl::ResourceExhaustedError(
           absl::StrCat("it needs ", need(1), " bytes of tensor memory with one virtual replica of ", spec.micro_batch,
                        " samples at a time, and the limit is ", spec.memory_limit, ". ",
-                       samples > 0 ? absl::StrCat("About ", samples * spec.virtual_replicas, " samples a batch would fit with ",
-                                                  spec.virtual_replicas, " virtual replicas")
+                       samples > 0 ? absl::StrCat(exact ? "" : "About ", samples * spec.virtual_replicas,
+                                                  " samples a batch would fit with ", spec.virtual_replicas, " virtual replicas")
                                    : absl::StrCat("Parameters, gradients and optimizer alone take ", trial.fixed_bytes, " bytes"))));
     }
     if (spec.threads < threads) {

@@ -26,7 +26,7 @@ StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe&
   const LeafContext context{
       model, loss_, metrics_, replica.gradient_layout(), spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
   for (int i = 0; i < threads; ++i) {
-    runners_.push_back(std::make_unique<LeafRunner<T>>(context, replica, trains ? &exchange.sums() : nullptr));
+    runners_.push_back(std::make_unique<LeafRunner<T>>(context, replica, trains ? &exchange.sums() : nullptr, trains));
   }
   // Bits: libtorch splits some sums by its number of threads, so every compute thread has exactly one.
   team_ = std::make_unique<ThreadTeam>(threads, [](int) { at::set_num_threads(1); });

@@ -13,12 +13,15 @@
 #include <thread>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "base/test_folder.h"
 #include "model/keras_archive.h"
+#include "trainer/loaded_model.h"
 #include "trainer/planner.h"
+#include "trainer/trial.h"
 
 namespace lockstep {
 namespace {
@@ -359,6 +362,50 @@ TEST_F(Training, AModelThatDoesNotFitTheClassesIsRefused) {
   const PlanOutcome plan = Plan();
   EXPECT_EQ(plan.failure, Ending::kBadInput);
   EXPECT_THAT(absl::StrJoin(plan.errors, "\n"), AllOf(HasSubstr("3"), HasSubstr("4")));
+}
+
+TEST_F(Training, ThePeakOfAnyMicroBatchIsPredictedToTheByte) {
+  const PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  spec_ = plan.resolved;
+  for (const char* precision : {"float32", "float64"}) {
+    const absl::StatusOr<LoadedModel> loaded = LoadModel(model_, precision);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    const absl::StatusOr<Recipe> recipe = ReadJobRecipe(spec_, *loaded, kClasses);
+    ASSERT_TRUE(recipe.ok()) << recipe.status();
+    for (const JobKind kind : {JobKind::kFit, JobKind::kEvaluate, JobKind::kPredict}) {
+      spec_.kind = kind;
+      for (const int samples : {1, 4, 9, 15, 16, 33, 100}) {
+        spec_.micro_batch = samples;
+        const absl::StatusOr<TrialFigures> figures = RunTrial(spec_, *loaded, *recipe);
+        ASSERT_TRUE(figures.ok()) << figures.status();
+        EXPECT_EQ(figures->note, "");
+        EXPECT_EQ(figures->bytes_per_thread, *MeasureStep(spec_, *loaded, *recipe)) << precision << ", " << samples << " samples";
+        if (kind == JobKind::kFit) {
+          EXPECT_FALSE(figures->place.empty());
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Training, WhatCannotFitIsRefusedWithTheLargestBatchThatWould) {
+  PlanOutcome plan = Plan();
+  const int64_t fixed = plan.peak_bytes - plan.bytes_per_further_thread;
+  spec_.batch = 48;
+  spec_.virtual_replicas = 4;
+  spec_.memory_limit = fixed + plan.bytes_per_further_thread * 2;
+  plan = Plan();
+  ASSERT_EQ(plan.failure, Ending::kOutOfMemory);
+  const std::string error = absl::StrJoin(plan.errors, "\n");
+  int fits = 0;
+  const size_t at = error.find(" samples a batch would fit");
+  ASSERT_NE(at, std::string::npos) << error;
+  ASSERT_TRUE(absl::SimpleAtoi(error.substr(error.rfind(' ', at - 1) + 1, at - error.rfind(' ', at - 1) - 1), &fits)) << error;
+  for (const int more : {0, 4}) {
+    spec_.batch = fits + more;
+    EXPECT_EQ(Plan().errors.empty(), more == 0) << fits;
+  }
 }
 
 TEST_F(Training, WhatCannotFitIsRefusedWithWhatWould) {
