@@ -36,15 +36,17 @@ int Run(uint64_t start, uint64_t schedules, bool verbose) {
   }
   const auto number = [](uint64_t value) { return static_cast<unsigned long long>(value); };
   std::printf(
-      "| schedules | events | coordinator crashes | full disks | worker crashes | trainer deaths | late calls | generations | steps | done "
+      "| schedules | events | coordinator crashes | full disks | worker crashes | trainer deaths | lines lost between workers | late calls "
+      "| generations | steps | done "
       "| cancelled | "
-      "failed | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n| %llu | %llu | %llu | %llu | %llu | %llu | %llu | %llu "
+      "failed | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n| %llu | %llu | %llu | %llu | %llu | %llu | %llu | "
+      "%llu | %llu "
       "| %llu | %llu "
       "| %llu | %llu | %.0f |\n",
       number(tally.schedules), number(tally.events), number(tally.coordinator_crashes), number(tally.full_disks),
-      number(tally.worker_crashes), number(tally.trainer_deaths), number(tally.late_calls), number(tally.generations), number(tally.steps),
-      number(tally.jobs_by_end[v1::DONE]), number(tally.jobs_by_end[v1::CANCELLED]), number(tally.jobs_by_end[v1::FAILED]),
-      absl::ToDoubleSeconds(absl::Now() - begun));
+      number(tally.worker_crashes), number(tally.trainer_deaths), number(tally.parted), number(tally.late_calls), number(tally.generations),
+      number(tally.steps), number(tally.jobs_by_end[v1::DONE]), number(tally.jobs_by_end[v1::CANCELLED]),
+      number(tally.jobs_by_end[v1::FAILED]), absl::ToDoubleSeconds(absl::Now() - begun));
   return 0;
 }
 

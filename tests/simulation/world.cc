@@ -244,11 +244,18 @@ void World::Fault() {
     Trace(absl::StrCat("the line to ", worker.id, " breaks"));
     if (Chance(50)) coordinator_->Detach(worker.stream);
     worker.stream = 0;
-  } else if (what < 75) {
+  } else if (what < 66) {
     if (Trainer* trainer = Pick(); trainer != nullptr) {
       ++tally_.trainer_deaths;
       Die(*trainer, 9);
     }
+  } else if (what < 79) {
+    const std::string one = workers_[Random(workers_.size())].id;
+    const std::string other = workers_[Random(workers_.size())].id;
+    if (one == other) return;
+    const bool mended = parted_.erase({one, other}) + parted_.erase({other, one}) > 0;
+    if (!mended) parted_.insert({one, other}), ++tally_.parted;
+    Trace(absl::StrCat("trainers of ", one, " and of ", other, mended ? " hear each other again" : " cannot hear each other"));
   } else if (what < 85) {
     if (Trainer* trainer = Pick(); trainer != nullptr) {
       ++tally_.trainer_deaths;
@@ -296,6 +303,7 @@ std::string World::Run() {
   for (int i = 0; i < kEvents && oracle_.breach().empty(); ++i) OneEvent(/*faults=*/true);
   // Calm weather: what can end, ends.
   calm_ = true;
+  parted_.clear();
   if (oracle_.breach().empty()) Restart();
   for (Worker& worker : workers_) worker.up = true;
   const auto all_ended = [&] {
@@ -323,8 +331,8 @@ std::string World::Run() {
   }
   for (const auto& trainer : trainers_) {
     Trace(absl::StrCat("at the end ", Name(trainer->key), " on ", trainer->worker, ": state ", static_cast<int>(trainer->state), ", rank ",
-                       trainer->order.rank(), " of generation ", trainer->order.generation(), ", step ", trainer->step, " of ", trainer->total,
-                       ", durable ", trainer->durable));
+                       trainer->order.rank(), " of generation ", trainer->order.generation(), ", step ", trainer->step, " of ",
+                       trainer->total, ", durable ", trainer->durable));
   }
   for (const auto& [id, view] : oracle_.jobs()) {
     ++tally_.jobs_by_end[view.state];

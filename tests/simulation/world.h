@@ -24,7 +24,8 @@ namespace lockstep::simulation {
 std::string Name(const TrainerKey& key);
 
 struct Tally {
-  uint64_t schedules = 0, events = 0, coordinator_crashes = 0, full_disks = 0, worker_crashes = 0, trainer_deaths = 0, late_calls = 0;
+  uint64_t schedules = 0, events = 0, coordinator_crashes = 0, full_disks = 0, worker_crashes = 0, trainer_deaths = 0, parted = 0,
+           late_calls = 0;
   uint64_t generations = 0, steps = 0;
   std::map<v1::JobState, uint64_t> jobs_by_end;
 };
@@ -55,6 +56,7 @@ class World {
     bool ended = false;  // its steps, at a boundary, for the reason that is its ending
     v1::JobState ending = v1::DONE;
     uint64_t total = 0;
+    std::vector<uint32_t> silent;  // ranks that it cannot hear
   };
   struct Worker {
     std::string id;
@@ -67,6 +69,9 @@ class World {
   };
 
   uint64_t Random(uint64_t below) { return random_() % below; }
+  bool Parted(const std::string& one, const std::string& other) const {
+    return parted_.contains({one, other}) || parted_.contains({other, one});
+  }
   bool Chance(uint64_t percent) { return Random(100) < percent; }
   void Trace(std::string text);
   void Restart();
@@ -106,6 +111,7 @@ class World {
   std::map<std::string, std::map<uint64_t, uint64_t>> checkpoints_;  // job → step → durable then
   std::deque<std::function<void()>> late_;
   std::deque<std::string> trace_;
+  std::set<std::pair<std::string, std::string>> parted_;  // workers whose trainers cannot hear each other
   bool calm_ = false;
 };
 

@@ -29,6 +29,7 @@ void World::TakePlace(Trainer& trainer, const v1::TrainerOrder& order) {
   }
   trainer.order = order;
   trainer.equal = false;
+  trainer.silent.clear();
   trainer.newest = std::max(trainer.newest, order.generation());
   trainer.state = order.members_size() == 1 ? State::kTraining : State::kMeeting;
 }
@@ -41,6 +42,7 @@ void World::Ask(Trainer& trainer, bool finished) {
   request.set_process_rank(trainer.key.rank);
   request.set_finished(finished);
   request.set_reason("a peer is gone");
+  request.mutable_silent_ranks()->Assign(trainer.silent.begin(), trainer.silent.end());
   const auto order = coordinator_->Regroup(request, absl::ZeroDuration());
   if (!Lives(order.status())) return;
   if (order.ok() && *order) {
@@ -123,6 +125,13 @@ void World::Train(Trainer& trainer) {
       return one->state == State::kAsking || one->state == State::kFinished || one->state == State::kConcluding;
     });
     if (broken && Chance(60)) trainer.state = State::kAsking;
+    return;
+  }
+  for (const Trainer* one : gang) {
+    if (Parted(one->worker, trainer.worker)) trainer.silent.push_back(one->order.rank());
+  }
+  if (!trainer.silent.empty()) {
+    trainer.state = State::kAsking;
     return;
   }
   if (!trainer.equal) {
