@@ -4,8 +4,8 @@
 //   LOCKSTEP_FAILPOINTS=NAME=ACTION[@N][xM],…   at the Nth time that a process comes by (1), M times in all processes together (1)
 //   LOCKSTEP_FAILPOINT_DIR=DIR                  where it is noted how often one was hit; needed
 //
-// Actions: slow:MS (every time, without counting), kill and stop (the signals, to the process itself), exit (status 3), delay:MS, error. Unset, a point costs a load and a branch.
-// Thread-safe.
+// Actions: slow:MS (every time, without counting), kill and stop (the signals, to the process itself), exit (status 3), delay:MS, error.
+// Unset, a point costs a load and a branch. Thread-safe.
 
 #include <string_view>
 
