@@ -18,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "base/test_folder.h"
+#include "memory/cpu_allocator.h"
 #include "model/keras_archive.h"
 #include "trainer/loaded_model.h"
 #include "trainer/planner.h"
@@ -386,6 +387,19 @@ TEST_F(Training, ThePeakOfAnyMicroBatchIsPredictedToTheByte) {
         }
       }
     }
+  }
+}
+
+TEST_F(Training, ThePeakOfARunIsThePlanned) {
+  for (const int batch : {12, 28}) {
+    spec_.batch = batch;
+    const PlanOutcome plan = Plan();
+    ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+    memory::CpuTensorPool().ResetPeak();
+    ASSERT_TRUE(Run(plan.resolved, {{0, 4}}, 1).ok());
+    const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
+    EXPECT_EQ(usage.at_peak[memory::Category::kActivations], plan.peak[memory::Category::kActivations]);
+    EXPECT_LE(usage.peak_bytes, plan.peak_bytes);
   }
 }
 
