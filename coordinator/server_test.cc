@@ -224,6 +224,7 @@ TEST_F(ServerTest, ASubmissionThatIsMadeAgainIsOneJobWithOneModel) {
   Start();
   EXPECT_EQ(*Submit(SmallJob(), model, model, "r1"), *job);
   std::vector<std::future<absl::StatusOr<std::string>>> attempts;
+  attempts.reserve(8);
   for (int i = 0; i < 8; ++i) attempts.push_back(std::async(std::launch::async, [&] { return Submit(SmallJob(), model, model, "r2"); }));
   std::set<std::string> ids;
   for (auto& attempt : attempts) ids.insert(*attempt.get());

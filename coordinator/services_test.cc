@@ -50,7 +50,7 @@ class Services : public ::testing::Test {
     cluster_ = v1::Cluster::NewStub(channel);
   }
   std::string File(const std::string& name, const std::string& contents) const {
-    const std::string path = folder_ / name;
+    std::string path = folder_ / name;
     EXPECT_TRUE(WriteFileAtomically(path, contents).ok());
     return path;
   }
@@ -218,6 +218,7 @@ TEST_F(Services, AJobFromTheClientsFileToTheTrainedOne) {
   EXPECT_EQ(orders[0].generation_secret(), orders[1].generation_secret());
   EXPECT_EQ(orders[0].generation_secret().size(), 32u);
   std::vector<std::thread> ranks;
+  ranks.reserve(orders.size());
   for (const v1::TrainerOrder& order : orders) {
     ranks.emplace_back([&, order] {
       v1::RendezvousRequest request;

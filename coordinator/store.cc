@@ -285,12 +285,12 @@ absl::StatusOr<StoredJob> Store::LoadJob(JobRecord record) const {
   ASSIGN_OR_RETURN(const bool row, reader_->last_sequence.Bind(1, id).Step());
   if (row) job.last_sequence = static_cast<uint64_t>(reader_->last_sequence.Integer(0));
   reader_->last_sequence.Reset();
-  RETURN_IF_ERROR(ForEachEvent(reader_->latest.Bind(1, id), [&](v1::Event event) { job.latest = event.step(); }));
+  RETURN_IF_ERROR(ForEachEvent(reader_->latest.Bind(1, id), [&](const v1::Event& event) { job.latest = event.step(); }));
   RETURN_IF_ERROR(ForEachEvent(reader_->by_kind.Bind(1, id).Bind(2, v1::Event::kEpochFieldNumber),
                                [&](v1::Event event) { KeepEpoch(job.epochs, std::move(*event.mutable_epoch())); }));
   if (!HasEnded(job.record.state)) {
     RETURN_IF_ERROR(ForEachEvent(reader_->by_kind.Bind(1, id).Bind(2, v1::Event::kNoteFieldNumber),
-                                 [&](v1::Event event) { job.notes.push_back(event.note()); }));
+                                 [&](const v1::Event& event) { job.notes.push_back(event.note()); }));
   }
   return job;
 }

@@ -43,19 +43,19 @@ Recording::~Recording() { current = nullptr; }
 
 Recording* Recording::Current() { return current; }
 
-int32_t Recording::IndexOf(std::string place) {
-  const auto [found, added] = index_of_place_.try_emplace(std::move(place), static_cast<int32_t>(trace_.places.size()));
+int32_t Recording::IndexOf(const std::string& place) {
+  const auto [found, added] = index_of_place_.try_emplace(place, static_cast<int32_t>(trace_.places.size()));
   if (added) trace_.places.push_back(found->first);
   return found->second;
 }
 
-void Recording::At(std::string place) {
-  place_ = IndexOf(std::move(place));
+void Recording::At(const std::string& place) {
+  place_ = IndexOf(place);
   place_since_ = trace_.events.size();
 }
 
-void Recording::EndOf(std::string place) {
-  const int32_t index = IndexOf(std::move(place));
+void Recording::EndOf(const std::string& place) {
+  const int32_t index = IndexOf(place);
   for (; place_since_ < trace_.events.size(); ++place_since_) trace_.events[place_since_].place = index;
 }
 

@@ -37,9 +37,9 @@ class Recording {
   Recording& operator=(const Recording&) = delete;
 
   // What runs from now on.
-  void At(std::string place);
+  void At(const std::string& place);
   // What ran since the last call of either.
-  void EndOf(std::string place);
+  void EndOf(const std::string& place);
   Trace Take();
 
   // The calling thread's recording, or null.
@@ -49,7 +49,7 @@ class Recording {
   void Released(const void* block);
 
  private:
-  int32_t IndexOf(std::string place);
+  int32_t IndexOf(const std::string& place);
 
   Trace trace_;
   int32_t place_ = 0;

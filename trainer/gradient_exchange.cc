@@ -31,6 +31,7 @@ absl::StatusOr<std::unique_ptr<GradientExchange<T>>> GradientExchange<T>::Join(c
   ASSIGN_OR_RETURN(auto all_reduce, allreduce::OrderedAllReduce::Connect(options, std::move(listener), endpoints));
   std::unique_ptr<GradientExchange> exchange(new GradientExchange(spec, std::move(all_reduce), layout));
   std::vector<bool> remote;
+  remote.reserve(endpoints.size() + 1);
   for (const allreduce::Endpoint& endpoint : endpoints) remote.push_back(endpoint.host_id != HostId());
   if (remote.empty()) remote.push_back(false);
   const allreduce::MemoryNeed need = allreduce::PredictMemory(options.membership, layout, remote);

@@ -205,7 +205,7 @@ absl::Status Train(const RunSpec& spec, Link& link, Control& control) {
   RETURN_IF_ERROR(outcome.status());
   for (;;) {
     if (link.rank() != 0) return absl::OkStatus();
-    const absl::Status concluded = Conclude(spec, *outcome, link);
+    absl::Status concluded = Conclude(spec, *outcome, link);
     if (!absl::IsFailedPrecondition(concluded)) return concluded;
     // Another replica died though all steps are done: the result is that of the generation which we are of now.
     v1::RegroupRequest finished;

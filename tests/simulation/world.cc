@@ -35,7 +35,7 @@ World::World(uint64_t seed, std::string folder, Tally& tally) : random_(seed), f
   Restart();
 }
 
-void World::Trace(std::string text) {
+void World::Trace(const std::string& text) {
   trace_.push_back(absl::StrCat(absl::FormatTime("%H:%M:%E1S ", clock_.Now(), absl::UTCTimeZone()), text));
   if (trace_.size() > kMostTrace) trace_.pop_front();
 }

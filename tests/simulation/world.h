@@ -73,7 +73,7 @@ class World {
     return parted_.contains({one, other}) || parted_.contains({other, one});
   }
   bool Chance(uint64_t percent) { return Random(100) < percent; }
-  void Trace(std::string text);
+  void Trace(const std::string& text);
   void Restart();
   // The call's result counts, unless the coordinator cannot make anything durable: then it is restarted.
   bool Lives(const absl::Status& status);
