@@ -17,7 +17,7 @@ MODELS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", required=True, help="folder of lockstep-memory-bench")
+    parser.add_argument("--bin", required=True, help="folder of lockstep-memory-bench")
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--samples", nargs="*", type=int, default=[8, 16, 40])
     options = parser.parse_args()
@@ -30,7 +30,7 @@ def main():
                            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
             for samples in options.samples:
                 out = subprocess.run(
-                    [os.path.join(options.programs, "lockstep-memory-bench"), model, "--size", str(size), "--samples", str(samples)],
+                    [os.path.join(options.bin, "lockstep-memory-bench"), model, "--size", str(size), "--samples", str(samples)],
                     check=True, capture_output=True, text=True)  # fmt: skip
                 row = json.loads(out.stdout)
                 print(f"| {name} | {size} | {samples} | {row['predicted_bytes']} | {row['measured_bytes']} | {row['ratio']:.5f} | {row['place']} | "

@@ -138,7 +138,7 @@ absl::Status Fit<T>::GoOn(absl::Status why) {
   ++pauses_.count;
   pauses_.last_seconds = absl::ToDoubleSeconds(absl::Now() - begun);
   pauses_.seconds += pauses_.last_seconds;
-  LOG_INFO("job=%s generation=%d step=%d event=moved seconds=%.3f", spec_.job_id, spec_.generation, state_.step, pauses_.last_seconds);
+  LOG_INFO("job=%s generation=%d step=%d event=resumed seconds=%.3f", spec_.job_id, spec_.generation, state_.step, pauses_.last_seconds);
   return absl::OkStatus();
 }
 

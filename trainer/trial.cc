@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -94,7 +95,7 @@ absl::StatusOr<memory::AffineTrace> Fit(const std::function<std::unique_ptr<Tria
   if (samples < kFew.front()) return absl::FailedPreconditionError("");
   const auto points = samples < kOtherRegime ? kFew : kMany;
   std::array<memory::Trace, 3> traces;
-  std::array<absl::Status, 3> ended;
+  std::array<std::exception_ptr, 3> thrown;
   ThreadTeam team(static_cast<int>(points.size()), [](int) { at::set_num_threads(1); });
   team.Run([&](int thread) {
     const auto i = static_cast<size_t>(thread);
@@ -103,15 +104,13 @@ absl::StatusOr<memory::AffineTrace> Fit(const std::function<std::unique_ptr<Tria
       // What is made once, at first use, is not a step's.
       trial->Record(1);
       traces[i] = trial->Record(points[i]);
-    } catch (const c10::OutOfMemoryError& error) {
-      ended[i] = absl::ResourceExhaustedError(error.what_without_backtrace());
-    } catch (const c10::Error& error) {
-      ended[i] = absl::InvalidArgumentError(error.what_without_backtrace());
-    } catch (const std::bad_alloc&) {
-      ended[i] = absl::ResourceExhaustedError("out of memory outside of tensors");
+    } catch (...) {
+      thrown[i] = std::current_exception();
     }
   });
-  for (const absl::Status& status : ended) RETURN_IF_ERROR(status);
+  for (const std::exception_ptr& one : thrown) {
+    if (one) std::rethrow_exception(one);
+  }
   ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], points[0], traces[1], points[1]));
   RETURN_IF_ERROR(fit.Check(traces[2], points[2]));
   return fit;
@@ -128,7 +127,6 @@ absl::StatusOr<TrialFigures> Run(const RunSpec& spec, const LoadedModel& loaded,
   const auto make_trial = [&] { return std::make_unique<Trial<T>>(spec, loaded, recipe, *replica); };
   const absl::StatusOr<memory::AffineTrace> fit = Fit<T>(make_trial, spec.micro_batch);
   // Another sequence in each step: it is measured as it is.
-  if (!fit.ok() && !absl::IsFailedPrecondition(fit.status())) return fit.status();
   if (!fit.ok() && !fit.status().message().empty()) {
     figures.note = absl::StrCat("memory: measured with all samples: ", fit.status().message());
   }
@@ -194,6 +192,8 @@ absl::StatusOr<TrialFigures> RunTrial(const RunSpec& spec, const LoadedModel& lo
   } catch (const c10::Error& error) {
     return absl::InvalidArgumentError(absl::StrCat("model ", spec.model_file, " cannot take a step on pictures of ", spec.image.height, "x",
                                                    spec.image.width, ": ", error.what_without_backtrace()));
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("this machine cannot take a step of a few samples: out of memory outside of tensors");
   }
 }
 

@@ -39,7 +39,7 @@ class DrillTest(harness.ClusterTest):
         self.cluster = harness.RunningCluster(
             self, workers=self.workers, slots=self.slots, coordinator_flags=self.coordinator_flags)
 
-    def start_with(self, points):
+    def start_with(self, points=""):
         """A cluster whose trainers have these fail-points."""
         os.mkdir(self.path("points"))
         self.cluster = harness.RunningCluster(self, workers=0, coordinator_flags=self.coordinator_flags)

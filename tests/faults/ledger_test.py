@@ -11,15 +11,10 @@ from tests.faults import drills
 
 class LedgerTest(drills.DrillTest):
     steps = 40
+    slots = 2
 
     def start_cluster(self):
         """Each test has one of its own, with what goes wrong in it."""
-
-    def begin(self, points=""):
-        os.mkdir(self.path("points"))
-        self.cluster = harness.RunningCluster(self, workers=0)
-        environment = {"LOCKSTEP_FAILPOINTS": points, "LOCKSTEP_FAILPOINT_DIR": self.path("points")}
-        self.cluster.start_worker(0, 2, environment)
 
     def run_job(self, *flags, pictures=harness.TRAIN, **options):
         with open(self.path("job.yaml"), "w", encoding="utf-8") as file:
@@ -33,7 +28,7 @@ class LedgerTest(drills.DrillTest):
         return self.run_lockstep("ledger", job, *flags, *self.cluster.flags())
 
     def test_every_sample_once_and_printed(self):
-        self.begin("trainer.step=kill@15")
+        self.start_with("trainer.step=kill@15")
         job = self.run_job()
         self.assertTrue(os.listdir(self.path("points")), "a trainer was killed in between")
         verified = self.ledger(job, "--verify", "--data", harness.TRAIN)
@@ -58,7 +53,7 @@ class LedgerTest(drills.DrillTest):
         self.assertGreater(json.loads(outcome.out)["violation_count"], 1)
 
     def test_a_previous_batch_fed_again_is_convicted(self):
-        self.begin("dataset.previous_batch=error@3")
+        self.start_with("dataset.previous_batch=error@3")
         job = self.run_job()
         outcome = self.ledger(job, "--verify")
         self.assertEqual(outcome.code, 1)
@@ -68,7 +63,7 @@ class LedgerTest(drills.DrillTest):
     def test_a_file_that_changed_while_it_trained_is_convicted(self):
         pictures = self.path("pictures")
         shutil.copytree(harness.TRAIN, pictures)
-        self.begin()
+        self.start_with()
         job = self.run_job(pictures=pictures)
         self.assertEqual(self.ledger(job, "--verify", "--data", pictures).code, 0)
         victim = next(os.path.join(folder, name) for folder, _, names in os.walk(pictures) for name in names)
@@ -85,14 +80,14 @@ class LedgerTest(drills.DrillTest):
         victim = next(os.path.join(folder, name) for folder, _, names in os.walk(pictures) for name in names)
         with open(victim, "wb") as file:
             file.write(b"no picture")
-        self.begin()
+        self.start_with()
         job = self.run_job("--last-batch", "drop", "--skip-bad", 3, pictures=pictures)
         outcome = self.ledger(job, "--verify")
         self.assertEqual(outcome.code, 0, outcome.out)
         self.assertRegex(outcome.out, r"epoch \d+: 3 steps, 5\d samples used once, 1 left out: cannot be decoded, 10 dropped with the last batch|10 dropped")
 
     def test_mistakes(self):
-        self.begin()
+        self.start_with()
         job = self.run_job()
         for arguments, words in (
             (("no-such-job",), "no job is called"),

@@ -33,9 +33,7 @@ class LongRunTest(drills.DrillTest):
 
     def start_cluster(self):
         """Steps of a usual length: else there are hundreds of them until a trainer has joined."""
-        os.mkdir(self.path("points"))
-        self.cluster = drills.harness.RunningCluster(self, workers=0)
-        self.cluster.start_worker(0, 3, {"LOCKSTEP_FAILPOINTS": "trainer.step=slow:30", "LOCKSTEP_FAILPOINT_DIR": self.path("points")})
+        self.start_with("trainer.step=slow:30")
 
     def test_a_kill_every_twenty_steps(self):
         segments = set(os.listdir("/dev/shm"))
