@@ -80,6 +80,19 @@ std::vector<int64_t> LiveBytes(const Trace& trace) {
   return live_bytes;
 }
 
+Timeline TimelineOf(const Trace& trace, size_t most_points) {
+  Timeline timeline;
+  timeline.names = trace.places;
+  const size_t stretch = std::max<size_t>((trace.events.size() + most_points - 1) / most_points, 1);
+  Replay(trace, [&](size_t i, int64_t live) {
+    if (i % stretch == 0) timeline.bytes.push_back(-1), timeline.places.push_back(0);
+    if (live <= timeline.bytes.back()) return;
+    timeline.bytes.back() = live;
+    timeline.places.back() = trace.events[i].place;
+  });
+  return timeline;
+}
+
 Peak PeakOf(const Trace& trace) {
   Peak peak;
   Replay(trace, [&](size_t i, int64_t live) {

@@ -70,6 +70,14 @@ Peak PeakOf(const Trace& trace);
 // Live bytes after each event.
 std::vector<int64_t> LiveBytes(const Trace& trace);
 
+// The course of it, for a picture: stretches of equally many events, each with its highest live bytes and what ran then.
+struct Timeline {
+  std::vector<int64_t> bytes;
+  std::vector<int> places;  // indices into names
+  std::vector<std::string> names;
+};
+Timeline TimelineOf(const Trace& trace, size_t most_points);
+
 // A sequence for every micro-batch of one regime.
 class AffineTrace {
  public:

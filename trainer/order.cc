@@ -91,6 +91,69 @@ void ReadData(const v1::Data& data, RunSpec& spec) {
   spec.decode_threads = static_cast<int>(data.decode_threads());
 }
 
+Recomputation ToRecomputation(const v1::Recomputation& proto) {
+  Recomputation result;
+  for (const auto& segment : proto.segments()) {
+    result.segments.push_back({static_cast<int>(segment.first_call()), static_cast<int>(segment.first_call() + segment.calls())});
+  }
+  result.bytes_per_thread = static_cast<int64_t>(proto.bytes_per_thread());
+  result.time_ratio = proto.time_ratio();
+  return result;
+}
+
+void ReadMemory(const v1::MemoryPolicy& memory, RunSpec& spec) {
+  spec.memory_limit = static_cast<int64_t>(memory.limit_bytes());
+  spec.remedies = memory.remedies() != "none";
+  spec.tensor_bytes = static_cast<int64_t>(memory.tensor_bytes());
+  spec.recompute = ToRecomputation(memory.recompute());
+  for (const v1::Recomputation& next : memory.next()) spec.next.push_back(ToRecomputation(next));
+}
+
+v1::Recomputation ToProto(const Recomputation& recomputation) {
+  v1::Recomputation proto;
+  for (const Segment& segment : recomputation.segments) {
+    auto* out = proto.add_segments();
+    out->set_first_call(static_cast<uint32_t>(segment.first));
+    out->set_calls(static_cast<uint32_t>(segment.end - segment.first));
+  }
+  proto.set_bytes_per_thread(static_cast<uint64_t>(recomputation.bytes_per_thread));
+  proto.set_time_ratio(recomputation.time_ratio);
+  return proto;
+}
+
+void SetBytes(const memory::Bytes& bytes, google::protobuf::Map<std::string, uint64_t>& out) {
+  for (size_t i = 0; i < memory::kCategories; ++i) {
+    const auto category = static_cast<memory::Category>(i);
+    out[std::string(memory::CategoryName(category))] = static_cast<uint64_t>(std::max<int64_t>(bytes[category], 0));
+  }
+}
+
+v1::MemoryProfile ToProto(const MemoryProfile& profile) {
+  v1::MemoryProfile proto;
+  SetBytes(profile.peak, *proto.mutable_bytes_by_category());
+  proto.set_peak_bytes(static_cast<uint64_t>(profile.peak_bytes));
+  proto.set_bytes_per_further_thread(static_cast<uint64_t>(profile.bytes_per_further_thread));
+  proto.set_resident_bytes(static_cast<uint64_t>(profile.resident_bytes));
+  proto.set_limit_bytes(static_cast<uint64_t>(profile.limit_bytes));
+  proto.set_at_peak(profile.at_peak);
+  proto.set_largest_batch(static_cast<uint64_t>(profile.largest_batch));
+  for (const MemoryProfile::Remedy& remedy : profile.remedies) {
+    v1::Remedy& out = *proto.add_remedies();
+    out.set_name(remedy.name);
+    out.set_text(remedy.text);
+    out.set_resident_bytes(static_cast<uint64_t>(remedy.resident_bytes));
+    out.set_time_ratio(remedy.time_ratio);
+    out.set_applied(remedy.applied);
+    out.set_changes_bits(remedy.changes_bits);
+  }
+  proto.mutable_timeline_bytes()->Assign(profile.timeline_bytes.begin(), profile.timeline_bytes.end());
+  proto.mutable_timeline_places()->Assign(profile.timeline_places.begin(), profile.timeline_places.end());
+  for (const std::string& place : profile.places) proto.add_places(place);
+  proto.set_threads(static_cast<uint32_t>(profile.threads));
+  proto.set_method(profile.method);
+  return proto;
+}
+
 }  // namespace
 
 Placement ToPlacement(const v1::TrainerOrder& order) {
@@ -120,7 +183,8 @@ RunSpec ToRunSpec(const v1::TrainerStart& start) {
   spec.model_file = job.model().file_name();
   ReadData(job.data(), spec);
   ReadLength(job, spec);
-  spec.memory_limit = static_cast<int64_t>(job.memory().limit_bytes());
+  ReadMemory(job.memory(), spec);
+  spec.worker_memory_bytes = static_cast<int64_t>(order.memory_bytes());
   spec.best_metric = job.checkpoint().best();
   spec.best_mode = job.checkpoint().mode();
   spec.checkpoint_steps = job.checkpoint().every_steps();
@@ -142,11 +206,7 @@ RunSpec ToRunSpec(const v1::TrainerStart& start) {
 
 v1::MemoryReport ToProto(const MemoryFigures& figures) {
   v1::MemoryReport proto;
-  for (size_t i = 0; i < memory::kCategories; ++i) {
-    const auto category = static_cast<memory::Category>(i);
-    (*proto.mutable_bytes_by_category())[std::string(memory::CategoryName(category))] =
-        static_cast<uint64_t>(std::max<int64_t>(figures.bytes[category], 0));
-  }
+  SetBytes(figures.bytes, *proto.mutable_bytes_by_category());
   proto.set_peak_bytes(static_cast<uint64_t>(figures.peak_bytes));
   proto.set_limit_bytes(static_cast<uint64_t>(figures.limit_bytes));
   proto.set_resident_bytes(static_cast<uint64_t>(figures.resident_bytes));
@@ -253,6 +313,7 @@ v1::PlanReport ToProto(const PlanOutcome& outcome, const v1::Job& submitted, con
   proto.set_job_id(job_id);
   for (const std::string& error : outcome.errors) proto.add_errors(error);
   for (const std::string& note : outcome.notes) proto.add_notes(note);
+  if (outcome.profile) *proto.mutable_profile() = ToProto(*outcome.profile);
   if (!outcome.errors.empty()) {
     proto.set_failure(outcome.failure == Ending::kOutOfMemory ? v1::OUT_OF_MEMORY : v1::BAD_INPUT);
     return proto;
@@ -282,13 +343,12 @@ v1::PlanReport ToProto(const PlanOutcome& outcome, const v1::Job& submitted, con
   replicas->set_max(std::max(replicas->max(), replicas->min()));
   if (spec.kind == JobKind::kPredict) replicas->set_min(1), replicas->set_max(1);
   replicas->set_threads(static_cast<uint32_t>(spec.threads));
-  for (size_t i = 0; i < memory::kCategories; ++i) {
-    const auto category = static_cast<memory::Category>(i);
-    (*proto.mutable_profile()->mutable_bytes_by_category())[std::string(memory::CategoryName(category))] =
-        static_cast<uint64_t>(std::max<int64_t>(outcome.peak[category], 0));
-  }
-  proto.mutable_profile()->set_peak_bytes(static_cast<uint64_t>(outcome.peak_bytes));
-  proto.mutable_profile()->set_bytes_per_further_thread(static_cast<uint64_t>(outcome.bytes_per_further_thread));
+  v1::MemoryPolicy* memory = job->mutable_memory();
+  memory->set_limit_bytes(static_cast<uint64_t>(spec.memory_limit));
+  memory->set_tensor_bytes(static_cast<uint64_t>(spec.tensor_bytes));
+  *memory->mutable_recompute() = ToProto(spec.recompute);
+  memory->clear_next();
+  for (const Recomputation& next : spec.next) *memory->add_next() = ToProto(next);
   proto.set_total_steps(outcome.total_steps);
   proto.set_train_samples(outcome.train_samples);
   proto.set_validation_samples(outcome.validation_samples);

@@ -72,7 +72,7 @@ TEST(PlanReport, WritesEveryDefaultIntoTheResolvedJob) {
   outcome.resolved.precision = "float32";
   outcome.resolved.image = {.height = 96, .width = 128, .method = "bilinear", .scale = 0.5};
   outcome.total_steps = 12;
-  outcome.peak[memory::Category::kActivations] = 1000;
+  outcome.profile.emplace().peak[memory::Category::kActivations] = 1000;
   const v1::PlanReport report = ToProto(outcome, Start().order().job(), "j1");
   EXPECT_EQ(report.job_id(), "j1");
   EXPECT_EQ(report.failure(), v1::NO_FAILURE);

@@ -20,11 +20,14 @@
 #include "memory/cpu_allocator.h"
 #include "trainer/callbacks.h"
 #include "trainer/loaded_model.h"
+#include "trainer/process_figures.h"
 #include "trainer/trial.h"
 #include "trainer/verdict.h"
 
 namespace lockstep {
 namespace {
+
+using memory::Category;
 
 constexpr uint64_t kDefaultCheckpointSeconds = 600;
 constexpr int kDefaultCheckpointsKept = 2;
@@ -202,12 +205,31 @@ class Planner {
     const int threads = std::max(1, std::min(spec.threads, spec.virtual_replicas));
     const absl::StatusOr<TrialFigures> trial = RunTrial(spec, *loaded_, recipe_);
     if (!trial.ok()) return RefuseMemory(trial.status());
-    out_.peak = trial->at_peak;
-    out_.peak_bytes = trial->fixed_bytes + trial->bytes_per_thread;
-    out_.bytes_per_further_thread = trial->bytes_per_thread;
     if (!trial->note.empty()) out_.notes.push_back(trial->note);
     spec.threads = threads;
     if (spec.memory_limit > 0) FitThreads(*trial, threads);
+    DescribeMemory(*trial);
+  }
+
+  void DescribeMemory(const TrialFigures& trial) {
+    const RunSpec& spec = out_.resolved;
+    MemoryProfile& profile = out_.profile.emplace();
+    profile.threads = spec.threads;
+    profile.peak = trial.at_peak;
+    for (size_t i = 0; i < memory::kCategories; ++i) {
+      const auto category = static_cast<Category>(i);
+      profile.peak[category] += (spec.threads - 1) * trial.step_at_peak[category];
+    }
+    profile.peak[Category::kInputPipeline] += spec.pipeline_bytes;
+    profile.peak[Category::kRuntime] += runtime_bytes_;
+    profile.peak_bytes = trial.fixed_bytes + trial.bytes_per_thread;
+    profile.bytes_per_further_thread = trial.bytes_per_thread;
+    profile.resident_bytes = profile.peak.Total();
+    profile.limit_bytes = spec.memory_limit;
+    profile.at_peak = trial.place;
+    profile.timeline_bytes = trial.timeline.bytes;
+    profile.timeline_places = trial.timeline.places;
+    profile.places = trial.timeline.names;
   }
 
   void FitThreads(const TrialFigures& trial, int threads) {
@@ -239,6 +261,8 @@ class Planner {
   }
 
   const RunFiles& files_;
+  // Of this process, which a trainer will be like: libraries, static data, what they keep in the heap.
+  const int64_t runtime_bytes_ = GetResidentBytes().total - memory::CpuTensorPool().ResidentBytes();
   PlanOutcome out_;
   std::optional<LoadedModel> loaded_;
   std::vector<std::string> classes_;

@@ -3,6 +3,7 @@
 // trainer, on a worker that sees the data. No libtorch in this header.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,29 @@ struct RunFiles {
   std::string validation_index;  // empty without validation
 };
 
+// What a job needs (proto/progress.proto says what each field means).
+struct MemoryProfile {
+  struct Remedy {
+    std::string name, text;
+    int64_t resident_bytes = 0;
+    double time_ratio = 1;
+    bool applied = false, changes_bits = false;
+  };
+  memory::Bytes peak;
+  int64_t peak_bytes = 0;
+  int64_t bytes_per_further_thread = 0;
+  int64_t resident_bytes = 0;
+  int64_t limit_bytes = 0;
+  std::string at_peak;
+  int64_t largest_batch = 0;
+  std::vector<Remedy> remedies;
+  std::vector<int64_t> timeline_bytes;
+  std::vector<int> timeline_places;
+  std::vector<std::string> places;
+  int threads = 1;
+  std::string method;
+};
+
 struct PlanOutcome {
   // Every default written out. Meaningless if there are errors.
   RunSpec resolved;
@@ -26,10 +50,8 @@ struct PlanOutcome {
   std::vector<std::string> errors;
   Ending failure = Ending::kDone;  // kBadInput or kOutOfMemory with errors
   std::vector<std::string> notes;
-  // Of tensor memory on one trainer: peak with one virtual replica at a time by category, and what each further one adds.
-  memory::Bytes peak;
-  int64_t peak_bytes = 0;
-  int64_t bytes_per_further_thread = 0;
+  // Also of a job that is refused for memory.
+  std::optional<MemoryProfile> profile;
   uint64_t total_steps = 0;
   uint64_t train_samples = 0;
   uint64_t validation_samples = 0;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "allreduce/tree.h"
+#include "model/segment.h"
 
 namespace lockstep {
 
@@ -78,7 +79,12 @@ struct RunSpec : Placement {
   uint64_t seed = 0;
   int virtual_replicas = 0;
   int micro_batch = 0;
-  int64_t memory_limit = 0;
+  int64_t memory_limit = 0;         // of the whole process; 0: none
+  int64_t worker_memory_bytes = 0;  // while planning: what a trainer can have at all; 0: not known
+  bool remedies = true;             // those that keep the bits may be applied
+  int64_t tensor_bytes = 0;         // of memory_limit, what tensors may take; 0: no limit
+  Recomputation recompute;
+  std::vector<Recomputation> next;  // where a step runs out of memory all the same, in this order
   std::string best_metric, best_mode;
   // A checkpoint every so many steps, or so many seconds; neither: none, or, while planning, the default.
   uint64_t checkpoint_steps = 0, checkpoint_seconds = 0;

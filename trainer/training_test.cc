@@ -398,17 +398,17 @@ TEST_F(Training, ThePeakOfARunIsThePlanned) {
     memory::CpuTensorPool().ResetPeak();
     ASSERT_TRUE(Run(plan.resolved, {{0, 4}}, 1).ok());
     const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
-    EXPECT_EQ(usage.at_peak[memory::Category::kActivations], plan.peak[memory::Category::kActivations]);
-    EXPECT_LE(usage.peak_bytes, plan.peak_bytes);
+    EXPECT_EQ(usage.at_peak[memory::Category::kActivations], plan.profile->peak[memory::Category::kActivations]);
+    EXPECT_LE(usage.peak_bytes, plan.profile->peak_bytes);
   }
 }
 
 TEST_F(Training, WhatCannotFitIsRefusedWithTheLargestBatchThatWould) {
   PlanOutcome plan = Plan();
-  const int64_t fixed = plan.peak_bytes - plan.bytes_per_further_thread;
+  const int64_t fixed = plan.profile->peak_bytes - plan.profile->bytes_per_further_thread;
   spec_.batch = 48;
   spec_.virtual_replicas = 4;
-  spec_.memory_limit = fixed + plan.bytes_per_further_thread * 2;
+  spec_.memory_limit = fixed + plan.profile->bytes_per_further_thread * 2;
   plan = Plan();
   ASSERT_EQ(plan.failure, Ending::kOutOfMemory);
   const std::string error = absl::StrJoin(plan.errors, "\n");
@@ -531,7 +531,7 @@ TEST_F(Training, GoesOnFromTheNewestWholeCheckpointToTheSameBits) {
   KeepCheckpoints();
   const PlanOutcome plan = Plan();
   ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
-  EXPECT_GT(plan.peak[memory::Category::kCheckpointCopies], 0);
+  EXPECT_GT(plan.profile->peak[memory::Category::kCheckpointCopies], 0);
   const auto alone = Run(plan.resolved, {{0, 4}}, 1);
   ASSERT_TRUE(alone.ok()) << alone.status();
   const std::vector<std::string> all = Hashes(alone->record);

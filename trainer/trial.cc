@@ -31,6 +31,9 @@ constexpr int64_t kOtherRegime = 16;
 constexpr std::array<int64_t, 3> kFew = {2, 3, 5};
 constexpr std::array<int64_t, 3> kMany = {kOtherRegime, kOtherRegime + 1, kOtherRegime + 3};
 
+// More than a picture of usual width shows.
+constexpr size_t kTimelinePoints = 1000;
+
 int64_t LiveBytes() {
   const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
   return usage.live.Total() - usage.live[Category::kAllocatorSlack];
@@ -135,7 +138,10 @@ absl::StatusOr<TrialFigures> Run(const RunSpec& spec, const LoadedModel& loaded,
     one->Record(1);
     return one->Record(spec.micro_batch);
   };
-  const memory::Peak peak = memory::PeakOf(fit.ok() ? fit->At(spec.micro_batch) : record());
+  const memory::Trace step = fit.ok() ? fit->At(spec.micro_batch) : record();
+  const memory::Peak peak = memory::PeakOf(step);
+  figures.step_at_peak = peak.by_category;
+  figures.timeline = memory::TimelineOf(step, kTimelinePoints);
   for (size_t i = 0; i < memory::kCategories; ++i) {
     const auto category = static_cast<Category>(i);
     figures.at_peak[category] += peak.by_category[category];

@@ -17,10 +17,12 @@ namespace lockstep {
 
 struct TrialFigures {
   memory::Bytes at_peak;         // of one virtual replica at a time, gradients' sums included
+  memory::Bytes step_at_peak;    // of that, what a step adds: bytes_per_thread by category
   int64_t fixed_bytes = 0;       // parameters, gradients, optimizer
   int64_t bytes_per_thread = 0;  // what each virtual replica side by side adds
   std::string place;             // what runs at the peak: "forward conv1", "backward conv1"
   std::string note;              // where it had to be measured with all samples
+  memory::Timeline timeline;     // of one virtual replica's step, for a picture
   // What a step takes with any other micro-batch of the same regime; none where it had to be measured.
   std::optional<memory::AffineTrace> steps;
 
