@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <memory>
@@ -40,7 +39,7 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 
 template <typename T>
 LeafRunner<T>::LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums, bool trains)
-    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/trains)), sums_(sums) {
+    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/trains)), pass_(context.model, context.recomputed), sums_(sums) {
   if (trains) HookGradients();
 }
 
@@ -148,7 +147,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     forward.first_sample = first;
     forward.statistics.clear();
     forward.logits.reset();
-    at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
+    at::Tensor output = pass_.Forward(samples.images.narrow(0, first, count), aliases_, forward);
     const at::Tensor labels = samples.labels.narrow(0, first, count);
     at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, labels);
     at::Tensor loss = per_sample.sum();
@@ -165,7 +164,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     if (context_.loss_scale != 1) loss = loss * context_.loss_scale;
     result.forward_seconds += SecondsSince(start);
     const absl::Time backward = absl::Now();
-    torch::autograd::backward({loss}, {});
+    pass_.Backward(std::move(loss), aliases_, forward);
     result.backward_seconds += SecondsSince(backward);
   }
 }
@@ -222,6 +221,7 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
   });
   statistics_.clear();
   if (!result.error.empty()) {
+    pass_.Clear();
     for (const at::Tensor& alias : aliases_) {
       if (alias.requires_grad()) alias.mutable_grad().reset();
     }

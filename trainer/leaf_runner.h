@@ -15,6 +15,7 @@
 #include "allreduce/leaf_sums.h"
 #include "dataset/pipeline.h"
 #include "model/model.h"
+#include "model/recompute.h"
 #include "model/training/loss.h"
 #include "model/training/metric.h"
 #include "trainer/leaf_result.h"
@@ -31,6 +32,7 @@ struct LeafContext {
   uint64_t seed = 0;
   int micro_batch = 0;
   double loss_scale = 1;
+  absl::Span<const Segment> recomputed;  // of the graph, in training
 };
 
 template <typename T>
@@ -67,6 +69,7 @@ class LeafRunner {
 
   const LeafContext context_;
   const std::vector<at::Tensor> aliases_;
+  TrainingPass pass_;
   allreduce::LeafSums<T>* const sums_;
   int leaf_ = 0;
   bool last_micro_batch_ = false;

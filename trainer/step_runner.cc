@@ -23,8 +23,14 @@ StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe&
     : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange), reporter_(reporter), thread_runs_(spec.thread_runs()) {
   for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
   const int threads = static_cast<int>(thread_runs_.size());
-  const LeafContext context{
-      model, loss_, metrics_, replica.gradient_layout(), spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
+  const LeafContext context{model,
+                            loss_,
+                            metrics_,
+                            replica.gradient_layout(),
+                            spec.seed,
+                            spec.micro_batch,
+                            replica.optimizer().loss_scale(),
+                            spec.recompute.segments};
   for (int i = 0; i < threads; ++i) {
     runners_.push_back(std::make_unique<LeafRunner<T>>(context, replica, trains ? &exchange.sums() : nullptr, trains));
   }

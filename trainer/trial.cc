@@ -64,7 +64,9 @@ class Trial {
         loss_(recipe.loss),
         metrics_(recipe.metrics.begin(), recipe.metrics.end()),
         channels_(loaded.model->input_shape().back()),
-        runner_({*loaded.model, loss_, metrics_, replica.gradient_layout(), spec.seed, 0, replica.optimizer().loss_scale()}, replica,
+        runner_({*loaded.model, loss_, metrics_, replica.gradient_layout(), spec.seed, 0, replica.optimizer().loss_scale(),
+                 spec.recompute.segments},
+                replica,
                 /*sums=*/nullptr, spec.kind == JobKind::kFit) {}
 
   memory::Trace Record(int64_t samples) {
