@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "memory/place.h"
 #include "model/activation.h"
 #include "model/graph.h"
 
@@ -165,6 +166,7 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
       const auto own = variables.subspan(static_cast<size_t>(of.first_variable), of.variables.size());
       return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, context};
     };
+    memory::SetLayer(call.name);
     if (context.observer) context.observer(call.name, true);
     at::Tensor& output = values[static_cast<size_t>(call.output)];
     if (call.follower >= 0) {
@@ -177,6 +179,7 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
     }
     if (context.observer) context.observer(call.name, false);
   }
+  memory::SetLayer({});
   return values[static_cast<size_t>(graph.output)];
 }
 

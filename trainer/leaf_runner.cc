@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "memory/category.h"
+#include "memory/place.h"
 #include "memory/trace.h"
 
 namespace lockstep {
@@ -62,6 +63,7 @@ template <typename T>
 void LeafRunner<T>::HandOver(int variable, const at::Tensor& gradient) {
   const at::Tensor dense = gradient.contiguous();
   const int segment = context_.gradients.segment_of_variable[static_cast<size_t>(variable)];
+  memory::SetLayer(context_.model.variables()[static_cast<size_t>(variable)].layer);
   if (memory::Recording* recording = memory::Recording::Current(); recording != nullptr) {
     recording->EndOf(absl::StrCat("backward ", context_.model.variables()[static_cast<size_t>(variable)].layer));
   }
@@ -148,6 +150,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     forward.first_sample = first;
     forward.statistics.clear();
     forward.logits.reset();
+    memory::SetPhase(memory::Phase::kForward);
     at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
     const at::Tensor labels = samples.labels.narrow(0, first, count);
     at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, labels);
@@ -165,6 +168,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     if (context_.loss_scale != 1) loss = loss * context_.loss_scale;
     result.forward_seconds += SecondsSince(start);
     const absl::Time backward = absl::Now();
+    memory::SetPhase(memory::Phase::kBackward);
     torch::autograd::backward({loss}, {});
     result.backward_seconds += SecondsSince(backward);
   }
@@ -182,6 +186,7 @@ void LeafRunner<T>::HandOverStatistics(int leaf) {
 template <typename T>
 void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kForward);
   LeafResult result;
   result.metrics.resize(context_.metrics.size());
   result.samples = images.size(0);
@@ -205,6 +210,7 @@ void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels) 
 template <typename T>
 LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& batch) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kForward);
   LeafResult result;
   result.leaf = leaf;
   result.metrics.resize(context_.metrics.size());
@@ -249,6 +255,7 @@ void LeafRunner<T>::EvaluateOn(const at::Tensor& images, const at::Tensor& label
 template <typename T>
 LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const OutputSink& sink) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kValidate);
   const c10::InferenceMode inference;
   LeafResult result;
   result.leaf = leaf;
