@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "memory/place.h"
 #include "model/activation.h"
 #include "model/graph.h"
 
@@ -216,7 +217,8 @@ void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<c
       const auto own = variables.subspan(static_cast<size_t>(of.first_variable), of.variables.size());
       return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, context};
     };
-    if (context.observer) context.observer(call.name, true);
+    memory::SetLayer(call.name);
+    if (context.observer) context.observer(context, static_cast<int>(site), nullptr);
     at::Tensor& output = values[static_cast<size_t>(call.output)];
     if (call.follower >= 0) {
       const GraphLayer& next = graph.layers[static_cast<size_t>(call.follower)];
@@ -226,8 +228,9 @@ void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<c
     } else {
       output = layer.layer->Forward(absl::MakeSpan(inputs), frame_of(layer, nullptr));
     }
-    if (context.observer) context.observer(call.name, false);
+    if (context.observer) context.observer(context, static_cast<int>(site), &output);
   }
+  memory::SetLayer({});
 }
 
 }  // namespace lockstep

@@ -6,9 +6,7 @@
 
 #include <cstdlib>
 #include <memory>
-#include <string>
 #include <utility>
-
 
 namespace lockstep {
 
@@ -175,10 +173,8 @@ void TrainingPass::Backward(at::Tensor loss, absl::Span<const at::Tensor> variab
     Piece& piece = pieces_[i];
     if (piece.again) {
       ForwardContext again = context;
+      again.again = true;
       again.statistics.clear();  // they were told of the first time
-      if (context.observer) {
-        again.observer = [&](std::string_view layer, bool entered) { context.observer("again " + std::string(layer), entered); };
-      }
       piece.Run(model_, std::exchange(piece.inputs, {}), variables, again);
     }
     piece.Backward(gradients);
