@@ -66,11 +66,15 @@ class Picture {
     others_ = (threads - 1) * each;
     beside_ = profile_.resident_bytes() > threads * each ? profile_.resident_bytes() - threads * each : 0;
     const uint64_t limit = profile_.limit_bytes();
-    highest_ = peak() + peak() / 12;
     // A limit far above would press everything to the ground.
     limit_seen_ = limit > 0 && limit < 2 * peak();
-    if (limit_seen_) highest_ = std::max(highest_, limit + limit / 12);
-    highest_ = std::max<uint64_t>(highest_, 1);
+    const uint64_t floor = beside_ + others_;
+    const uint64_t top = std::max<uint64_t>({peak(), limit_seen_ ? limit : 0, 1});
+    // Where the step is little beside the rest, the rest is cut off, down to what still is to be seen.
+    const uint64_t lowest_seen = limit_seen_ ? std::min(floor, limit) : floor;
+    const uint64_t margin = (top - lowest_seen) / 6;
+    if (own_ > 0 && own_ < peak() / 2 && lowest_seen > margin) lowest_ = lowest_seen - margin;
+    highest_ = top + (top - lowest_) / 12 + 1;
   }
 
   std::string Draw() {
@@ -86,6 +90,7 @@ class Picture {
       Band(0, beside_, "#b8bec7");
       Band(beside_, beside_ + others_, "#d7dbe0");
       Step();
+      CutOff();
       NamesUnderAxis();
       PeakMark();
       Limit();
@@ -99,7 +104,10 @@ class Picture {
   double X(size_t point) const {
     return kLeft + (kRight - kLeft) * static_cast<double>(point) / static_cast<double>(profile_.timeline_bytes_size());
   }
-  double Y(uint64_t bytes) const { return kBottom - (kBottom - kTop) * static_cast<double>(bytes) / static_cast<double>(highest_); }
+  double Y(uint64_t bytes) const {
+    const uint64_t above = std::max(bytes, lowest_) - lowest_;
+    return kBottom - (kBottom - kTop) * static_cast<double>(above) / static_cast<double>(highest_ - lowest_);
+  }
   std::string Place(size_t point) const {
     const int at = static_cast<int>(point);
     if (at >= profile_.timeline_places_size()) return "";
@@ -122,7 +130,7 @@ class Picture {
     absl::StrAppend(&svg_, title.empty() ? "/>\n" : absl::StrCat("><title>", XmlText(title), "</title></rect>\n"));
   }
   void Band(uint64_t from, uint64_t to, absl::string_view fill) {
-    if (to > from) Rectangle(kLeft, Y(to), kRight - kLeft, Y(from) - Y(to), fill, "");
+    if (to > std::max(from, lowest_)) Rectangle(kLeft, Y(to), kRight - kLeft, Y(from) - Y(to), fill, "");
   }
 
   void Heading() {
@@ -142,8 +150,8 @@ class Picture {
 
   void Axis() {
     uint64_t step = 1024;
-    while (highest_ / step > kMostTicks) step *= 2;
-    for (uint64_t bytes = 0; bytes <= highest_; bytes += step) {
+    while ((highest_ - lowest_) / step > kMostTicks) step *= 2;
+    for (uint64_t bytes = (lowest_ + step - 1) / step * step; bytes <= highest_; bytes += step) {
       Line(kLeft, Y(bytes), kRight, Y(bytes), "stroke=\"#e6e6e6\"");
       Text(kLeft - 8, Y(bytes) + 4, "end", "", FormatSize(bytes));
     }
@@ -205,6 +213,11 @@ class Picture {
     Line(kLeft, kBottom, kRight, kBottom, "stroke=\"#777\"");
   }
 
+  void CutOff() {
+    if (lowest_ == 0) return;
+    Text(kRight - 6, kBottom - 7, "end", "font-size=\"11\" fill=\"#555\"", absl::StrCat("the axis begins at ", FormatSize(lowest_)));
+  }
+
   void PeakMark() {
     const auto& bytes = profile_.timeline_bytes();
     const auto at = static_cast<size_t>(std::max_element(bytes.begin(), bytes.end()) - bytes.begin());
@@ -244,7 +257,7 @@ class Picture {
   const v1::MemoryProfile& profile_;
   // Of the peak: what one virtual replica's step takes, what those beside it take at most, and the rest of the process.
   uint64_t own_ = 0, others_ = 0, beside_ = 0;
-  uint64_t highest_ = 0;  // of the axis
+  uint64_t lowest_ = 0, highest_ = 0;  // of the axis
   bool limit_seen_ = false;
   std::vector<std::string> phases_;
   std::string svg_;

@@ -43,7 +43,7 @@ v1::JobStatus Planned(int layers, const std::string& suffix = "") {
 // What is wrong with it as XML: elements that do not nest, bare special characters. Nothing: well-formed, as far as we write it.
 std::optional<std::string> Malformed(const std::string& text) {
   std::vector<std::string> open;
-  static const std::regex tag(R"re(<(/?)([a-z]+)((?:\s+[A-Za-z:-]+="[^"<]*")*)\s*(/?)>)re");
+  static const std::regex tag(R"re(<(/?)([a-z]+)((?:\s+[A-Za-z0-9:-]+="[^"<]*")*)\s*(/?)>)re");
   static const std::regex reference("&(amp|lt|gt|quot|#39);");
   std::string rest;
   size_t at = 0;
@@ -70,7 +70,7 @@ TEST(DrawMemory, HasTheAxisThePhasesThePeakAndItsLayer) {
   EXPECT_THAT(svg, HasSubstr(">Peak 180 MiB: backward conv29</text>"));
   EXPECT_THAT(svg, HasSubstr(">forward</text>"));
   EXPECT_THAT(svg, HasSubstr(">backward</text>"));
-  EXPECT_THAT(svg, HasSubstr(">128 MiB</text>"));
+  EXPECT_THAT(svg, HasSubstr(">176 MiB</text>"));
   EXPECT_THAT(svg, HasSubstr("<title>backward conv7: 148 MiB</title>")) << "100 beside the step, 40 of the other replica, 8 of its own";
   EXPECT_THAT(svg, HasSubstr(">1 more virtual replica at the peak, 40.0 MiB</text>"));
   EXPECT_THAT(svg, HasSubstr(">beside the step: state, pipeline, runtime, 100 MiB</text>"));
@@ -84,6 +84,19 @@ TEST(DrawMemory, TheLimitIsALineUnlessItIsFarAway) {
   EXPECT_EQ(Malformed(DrawMemory(status)), std::nullopt);
   status.mutable_profile()->set_limit_bytes(64'000 * kMiB);
   EXPECT_THAT(DrawMemory(status), HasSubstr(">limit 62.5 GiB, above this picture</text>"));
+}
+
+TEST(DrawMemory, WhereTheStepIsLittleTheAxisBeginsAboveZero) {
+  v1::JobStatus status = Planned(30);
+  EXPECT_THAT(DrawMemory(status), HasSubstr("the axis begins at 133 MiB"));
+  status.mutable_profile()->set_limit_bytes(120 * kMiB);
+  EXPECT_THAT(DrawMemory(status), HasSubstr("the axis begins at 110 MiB")) << "the limit is to be seen";
+  status.mutable_profile()->set_limit_bytes(1 * kMiB);
+  EXPECT_THAT(DrawMemory(status), Not(HasSubstr("the axis begins")));
+  status = Planned(30);
+  status.mutable_profile()->set_threads(1);
+  status.mutable_profile()->set_resident_bytes(50 * kMiB);
+  EXPECT_THAT(DrawMemory(status), Not(HasSubstr("the axis begins"))) << "most of it is the step";
 }
 
 TEST(DrawMemory, NamesOfAnyLengthAndKindAreCutAndEscaped) {

@@ -137,7 +137,7 @@ TEST(PlanToJson, HasEveryKeyThatIsPromisedWithItsUnit) {
 
 TEST(RenderJob, ShowsWhatIsPredictedBesideWhatIsMeasured) {
   v1::JobStatus status = Planned();
-  EXPECT_THAT(RenderJob(status), HasSubstr("  parameters               -          300 MiB\n")) << "nothing runs yet";
+  EXPECT_THAT(RenderJob(status), HasSubstr("  parameters              -      300 MiB\n")) << "nothing runs yet";
   v1::ReplicaStatus& replica = *status.add_replicas();
   replica.set_virtual_replica_count(4);
   (*replica.mutable_memory()->mutable_bytes_by_category())["parameters"] = 290 * kMiB;

@@ -192,10 +192,13 @@ std::string RenderMemory(const v1::MemoryReport& memory, const v1::MemoryProfile
     const double share = total == 0 ? 0 : 100 * static_cast<double>(bytes) / static_cast<double>(total);
     add(name, size(measured, name), found == measured.end() ? "" : absl::StrFormat("%.1f %%", share), size(planned, name));
   }
-  add("in all", FormatSize(total), "", FormatSize(predicted.resident_bytes()));
-  add("peak of tensors", FormatSize(memory.peak_bytes()), "", FormatSize(TensorBytes(predicted)));
-  add("limit of tensors", memory.limit_bytes() == 0 ? "none" : FormatSize(memory.limit_bytes()), "", "");
-  add("resident", FormatSize(memory.resident_bytes()), "", FormatSize(predicted.resident_bytes()));
+  // Before anything was measured.
+  const bool waits = measured.empty() && !planned.empty();
+  const auto sum = [&](uint64_t bytes) { return waits ? "-" : FormatSize(bytes); };
+  add("in all", sum(total), "", FormatSize(predicted.resident_bytes()));
+  add("peak of tensors", sum(memory.peak_bytes()), "", FormatSize(TensorBytes(predicted)));
+  if (!waits) add("limit of tensors", memory.limit_bytes() == 0 ? "none" : FormatSize(memory.limit_bytes()), "", "");
+  add("resident", sum(memory.resident_bytes()), "", FormatSize(predicted.resident_bytes()));
   return RenderTable(rows, {false, true, true, true});
 }
 
