@@ -53,7 +53,7 @@ std::string Shortened(const std::string& text, size_t most) {
 std::string ColourOf(const std::string& phase) {
   if (phase == "forward") return "#4c8bf5";
   if (phase == "backward") return "#e8871e";
-  if (phase == "recompute") return "#2e9e5b";
+  if (phase == "again") return "#2e9e5b";
   return "#8e6bbf";
 }
 
@@ -245,7 +245,9 @@ class Picture {
       Text(x + 17, kLegendTop, "start", "", text);
       x += 17 + kCharacter * static_cast<double>(text.size()) + 22;
     };
-    for (const std::string& phase : phases_) entry(ColourOf(phase), phase.empty() ? "the step" : phase);
+    for (const std::string& phase : phases_) {
+      entry(ColourOf(phase), phase.empty() ? "the step" : phase == "again" ? "forward, computed again" : phase);
+    }
     if (others_ > 0) {
       const uint32_t others = profile_.threads() - 1;
       entry("#d7dbe0", absl::StrCat(others, " more virtual replica", others == 1 ? "" : "s", " at the peak, ", FormatSize(others_)));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/job_check.h"
 #include "client/proto_json.h"
 #include "client/render.h"
 #include "client/size.h"
@@ -15,23 +16,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const v1::Job& PlannedJob(const v1::JobStatus& status) { return status.has_resolved() ? status.resolved() : status.job(); }
+// As planned; of a refused job as submitted, with what planning makes of the batch where it was left open.
+v1::Job PlannedJob(const v1::JobStatus& status) {
+  v1::Job job = status.has_resolved() ? status.resolved() : status.job();
+  if (job.virtual_replicas() == 0) job.set_virtual_replicas(DefaultVirtualReplicas(job.batch()));
+  if (job.micro_batch() == 0) job.set_micro_batch(job.batch() / job.virtual_replicas());
+  return job;
+}
 
 std::string Counted(uint64_t count, absl::string_view noun) { return absl::StrCat(count, " ", noun, count == 1 ? "" : "s"); }
 
-// "m.keras: batch 64, 8 virtual replicas, 2 of them at a time in each of 2 trainers". Of a refused job the defaults are not known.
 std::string Heading(const v1::JobStatus& status) {
-  const v1::Job& job = PlannedJob(status);
-  std::string text = absl::StrCat(job.model().file_name(), ": batch ", job.batch());
-  const uint32_t v = job.virtual_replicas();
-  if (v > 0) absl::StrAppend(&text, " as ", Counted(v, "virtual replica"), " of ", Counted(job.batch() / v, "sample"));
-  if (job.micro_batch() > 0 && v > 0 && job.micro_batch() < job.batch() / v) absl::StrAppend(&text, ", ", job.micro_batch(), " at once");
-  const uint32_t trainers = MostTrainers(status);
-  absl::StrAppend(&text, "; ", Counted(trainers, "trainer"));
-  if (const uint32_t threads = status.profile().threads(); threads > 0) {
-    absl::StrAppend(&text, trainers == 1 ? ", " : ", each ", threads == 1 ? "one at a time" : absl::StrCat(threads, " side by side"));
-  }
-  return text;
+  const v1::Job job = PlannedJob(status);
+  const uint32_t each = job.batch() / job.virtual_replicas();
+  const uint32_t trainers = MostTrainers(status), threads = status.profile().threads();
+  return absl::StrCat(job.model().file_name(), ": batch ", job.batch(), " as ", Counted(job.virtual_replicas(), "virtual replica"), " of ",
+                      Counted(each, "sample"), job.micro_batch() < each ? absl::StrCat(" (", job.micro_batch(), " at once), ") : ", ",
+                      threads > 1 ? absl::StrCat(threads, " side by side") : "one at a time",
+                      trainers > 1 ? absl::StrCat(" in each of ", trainers, " trainers") : " in one trainer");
 }
 
 std::string CategoryTable(const v1::JobStatus& status) {
@@ -81,21 +83,19 @@ std::string Verdict(const v1::JobStatus& status) {
 }  // namespace
 
 uint32_t MostTrainers(const v1::JobStatus& status) {
-  const v1::Job& job = PlannedJob(status);
-  const uint32_t most = std::max({job.replicas().min(), job.replicas().max(), 1u});
-  return job.virtual_replicas() == 0 ? most : std::min(most, job.virtual_replicas());
+  const v1::Job job = PlannedJob(status);
+  return std::min(std::max({job.replicas().min(), job.replicas().max(), 1u}), job.virtual_replicas());
 }
 
 std::string RenderPlan(const v1::JobStatus& status) {
   const v1::MemoryProfile& profile = status.profile();
   std::string text = absl::StrCat(Heading(status), "\nPredicted memory of one trainer at its peak, by category\n", CategoryTable(status));
-  absl::StrAppend(&text, "\nTensors take ", FormatSize(TensorBytes(profile)), " of it, ", FormatSize(profile.bytes_per_further_thread()),
-                  " for each virtual replica at a time",
-                  profile.at_peak().empty() ? "" : absl::StrCat("; at the peak: ", profile.at_peak()));
+  if (!profile.at_peak().empty()) absl::StrAppend(&text, "\nAt the peak: ", profile.at_peak());
+  absl::StrAppend(&text, "\nTensors take ", FormatSize(TensorBytes(profile)), " of it; each virtual replica at a time ",
+                  FormatSize(profile.bytes_per_further_thread()));
   if (profile.largest_batch() > 0) {
-    const uint32_t v = PlannedJob(status).virtual_replicas();
-    absl::StrAppend(&text, "\nThe largest batch that fits: ", profile.largest_batch(),
-                    v > 0 ? absl::StrCat(", with ", Counted(v, "virtual replica")) : "");
+    absl::StrAppend(&text, "\nThe largest batch that fits: ", profile.largest_batch(), ", with ",
+                    Counted(PlannedJob(status).virtual_replicas(), "virtual replica"));
   }
   if (profile.remedies_size() > 0) {
     absl::StrAppend(&text, "\nRemedies, each with those before it\n", RemedyTable(profile, status.state() != v1::DONE));
@@ -107,7 +107,7 @@ std::string RenderPlan(const v1::JobStatus& status) {
 }
 
 Json PlanToJson(const v1::JobStatus& status) {
-  const v1::Job& job = PlannedJob(status);
+  const v1::Job job = PlannedJob(status);
   const v1::MemoryProfile& profile = status.profile();
   const auto known = [](uint64_t value) { return value == 0 ? Json(nullptr) : Json(value); };
   Json json = Json::object();
@@ -119,8 +119,8 @@ Json PlanToJson(const v1::JobStatus& status) {
   json["device"] = "cpu";
   json["model"] = job.model().file_name();
   json["batch"] = job.batch();
-  json["virtual_replicas"] = known(job.virtual_replicas());
-  json["micro_batch"] = known(job.micro_batch());
+  json["virtual_replicas"] = job.virtual_replicas();
+  json["micro_batch"] = job.micro_batch();
   json["trainers"] = MostTrainers(status);
   json["threads"] = profile.threads();
   json["trainer_bytes"] = profile.resident_bytes();

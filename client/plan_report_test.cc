@@ -50,14 +50,15 @@ v1::Remedy& AddRemedy(v1::JobStatus& status, const char* name, const char* text,
 
 TEST(RenderPlan, WithoutALimitOrRemedies) {
   EXPECT_EQ(RenderPlan(Planned()),
-            "m.keras: batch 64 as 8 virtual replicas of 8 samples, 4 at once; 2 trainers, each 2 side by side\n"
+            "m.keras: batch 64 as 8 virtual replicas of 8 samples (4 at once), 2 side by side in each of 2 trainers\n"
             "Predicted memory of one trainer at its peak, by category\n"
             "  parameters              300 MiB  75.0 %\n"
             "  runtime                 100 MiB  25.0 %\n"
             "  in all                  400 MiB\n"
             "  limit                      none\n"
             "  2 trainers on one host  800 MiB\n"
-            "Tensors take 300 MiB of it, 100 MiB for each virtual replica at a time; at the peak: backward conv1\n"
+            "At the peak: backward conv1\n"
+            "Tensors take 300 MiB of it; each virtual replica at a time 100 MiB\n"
             "Note: scale 1/255\n"
             "It fits.");
 }
@@ -91,7 +92,7 @@ TEST(RenderPlan, OfARefusedJobSaysWhatWouldFit) {
   AddRemedy(status, "threads", "1 at a time", 350 * kMiB, 1.5, false);
   AddRemedy(status, "recompute", "8 segments", 320 * kMiB, 1.8, false);
   const std::string text = RenderPlan(status);
-  EXPECT_THAT(text, HasSubstr("m.keras: batch 64; 1 trainer, 2 side by side\n"));
+  EXPECT_THAT(text, HasSubstr("m.keras: batch 64 as 8 virtual replicas of 8 samples, 2 side by side in one trainer\n"));
   EXPECT_THAT(text, HasSubstr("1 at a time\n"));
   EXPECT_THAT(text, HasSubstr("8 segments (would fit)\n"));
   EXPECT_THAT(text, testing::EndsWith("It does not fit."));
@@ -131,7 +132,7 @@ TEST(PlanToJson, HasEveryKeyThatIsPromisedWithItsUnit) {
   EXPECT_EQ(refused["fits"], false);
   EXPECT_EQ(refused["failure"], "OUT_OF_MEMORY");
   EXPECT_EQ(refused["limit_bytes"], 320 * kMiB);
-  EXPECT_TRUE(refused["virtual_replicas"].is_null()) << "left to planning, which found no plan";
+  EXPECT_EQ(refused["virtual_replicas"], 8) << "as planning takes it to be";
   EXPECT_FALSE(refused.contains("resolved"));
 }
 
