@@ -148,7 +148,8 @@ absl::Status Run::SubmitAndFollow() {
 
 void Run::OnInterrupt(int count) {
   if (count == 1) {
-    std::cerr << "\nlockstep: cancelling: the job ends at the next step (again: at once)\n";
+    std::cerr << "\nlockstep: cancelling" << (line_.command == Command::kPlan ? "" : ": the job ends at the next step")
+              << " (again: at once)\n";
     // Not here: the call may take a while, and the next signal must be heard.
     canceller_ = std::thread([this] {
       if (const auto cancelled = client_->Cancel(job_id_); !cancelled.ok()) client_->Stop(absl::CancelledError("interrupted"));
