@@ -12,11 +12,11 @@
 namespace lockstep {
 namespace {
 
-constexpr double kWidth = 1000, kHeight = 520;
+constexpr double kWidth = 1000, kHeight = 540;
 constexpr double kLeft = 90, kRight = 980, kTop = 92, kBottom = 380;
-constexpr double kLegendTop = kHeight - 22;
+constexpr double kLegend = kHeight - 42, kLegendRow = 22;
 // About what a character of the text takes.
-constexpr double kCharacter = 6.6;
+constexpr double kCharacter = 6.6, kBold = 8.5;
 constexpr size_t kMostInHeading = 110;
 constexpr size_t kMostUnderAxis = 20;
 constexpr size_t kNamesUnderAxis = 16;
@@ -181,7 +181,7 @@ class Picture {
       }
       absl::StrAppend(&svg_, "<path d=\"", path, absl::StrFormat("V%.1fZ\" fill=\"%s\"/>\n", Y(floor), ColourOf(run.name)));
       const double width = X(run.end) - X(run.first);
-      if (width > kCharacter * static_cast<double>(run.name.size())) {
+      if (width > kBold * static_cast<double>(run.name.size() + 3)) {
         Text((X(run.first) + X(run.end)) / 2, kTop - 10, "middle",
              absl::StrCat("font-size=\"13\" font-weight=\"600\" fill=\"", ColourOf(run.name), "\""), run.name);
       }
@@ -239,15 +239,16 @@ class Picture {
   }
 
   void Legend() {
-    double x = kLeft;
+    double x = kLeft, y = kLegend;
     const auto entry = [&](const std::string& colour, const std::string& text) {
-      Rectangle(x, kLegendTop - 10, 12, 12, colour, "");
-      Text(x + 17, kLegendTop, "start", "", text);
+      Rectangle(x, y - 10, 12, 12, colour, "");
+      Text(x + 17, y, "start", "", text);
       x += 17 + kCharacter * static_cast<double>(text.size()) + 22;
     };
     for (const std::string& phase : phases_) {
       entry(ColourOf(phase), phase.empty() ? "the step" : phase == "again" ? "forward, computed again" : phase);
     }
+    x = kLeft, y += kLegendRow;
     if (others_ > 0) {
       const uint32_t others = profile_.threads() - 1;
       entry("#d7dbe0", absl::StrCat(others, " more virtual replica", others == 1 ? "" : "s", " at the peak, ", FormatSize(others_)));

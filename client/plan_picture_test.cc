@@ -70,11 +70,19 @@ TEST(DrawMemory, HasTheAxisThePhasesThePeakAndItsLayer) {
   EXPECT_THAT(svg, HasSubstr(">Peak 180 MiB: backward conv29</text>"));
   EXPECT_THAT(svg, HasSubstr(">forward</text>"));
   EXPECT_THAT(svg, HasSubstr(">backward</text>"));
+  EXPECT_THAT(svg, Not(HasSubstr("computed again")));
   EXPECT_THAT(svg, HasSubstr(">176 MiB</text>"));
   EXPECT_THAT(svg, HasSubstr("<title>backward conv7: 148 MiB</title>")) << "100 beside the step, 40 of the other replica, 8 of its own";
   EXPECT_THAT(svg, HasSubstr(">1 more virtual replica at the peak, 40.0 MiB</text>"));
   EXPECT_THAT(svg, HasSubstr(">beside the step: state, pipeline, runtime, 100 MiB</text>"));
   EXPECT_THAT(svg, Not(HasSubstr("limit")));
+}
+
+TEST(DrawMemory, WhatIsComputedAgainHasAColourOfItsOwn) {
+  v1::JobStatus status = Planned(30);
+  status.mutable_profile()->set_places(35, "again conv25");
+  EXPECT_THAT(DrawMemory(status), HasSubstr(">forward, computed again</text>"));
+  EXPECT_THAT(DrawMemory(status), HasSubstr("<title>again conv25: "));
 }
 
 TEST(DrawMemory, TheLimitIsALineUnlessItIsFarAway) {
