@@ -89,7 +89,7 @@ void AddRunCommands(CLI::App& app, CommandLine& line) {
   AddModelAndJob(plan, line);
   plan.add_option("--svg", line.svg, "A picture of memory over one step")->type_name("FILE.svg");
   plan.add_option("--device", line.device, "What it would run on: cpu (default), or cuda, which cannot be planned yet")
-      ->type_name("cpu|cuda")
+      ->type_name("NAME")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   plan.add_flag("--json", line.json, "JSON out");
   AddJobFlags(plan, true, line);

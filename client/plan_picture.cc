@@ -15,7 +15,7 @@ namespace {
 constexpr double kWidth = 1000, kHeight = 540;
 constexpr double kLeft = 90, kRight = 980, kTop = 92, kBottom = 380;
 constexpr double kLegend = kHeight - 42, kLegendRow = 22;
-// About what a character of the text takes.
+// About what a character takes, in the usual text and in bold.
 constexpr double kCharacter = 6.6, kBold = 8.5;
 constexpr size_t kMostInHeading = 110;
 constexpr size_t kMostUnderAxis = 20;
