@@ -1,6 +1,8 @@
 #include "client/plan_picture.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -55,6 +57,17 @@ std::string ColourOf(const std::string& phase) {
   if (phase == "backward") return "#e8871e";
   if (phase == "again") return "#2e9e5b";
   return "#8e6bbf";
+}
+
+// All ticks in the unit of the highest, with the digits that tell them apart.
+std::string Tick(uint64_t bytes, uint64_t step, uint64_t highest) {
+  static constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double unit = 1;
+  size_t power = 0;
+  for (; power + 1 < kUnits.size() && static_cast<double>(highest) >= 1024 * unit; ++power) unit *= 1024;
+  const double part = unit / static_cast<double>(step);
+  const int digits = part <= 1 ? 0 : static_cast<int>(std::ceil(std::log10(part))) + 1;
+  return absl::StrFormat("%.*f %s", digits, static_cast<double>(bytes) / unit, kUnits[power]);
 }
 
 class Picture {
@@ -153,7 +166,7 @@ class Picture {
     while ((highest_ - lowest_) / step > kMostTicks) step *= 2;
     for (uint64_t bytes = (lowest_ + step - 1) / step * step; bytes <= highest_; bytes += step) {
       Line(kLeft, Y(bytes), kRight, Y(bytes), "stroke=\"#e6e6e6\"");
-      Text(kLeft - 8, Y(bytes) + 4, "end", "", FormatSize(bytes));
+      Text(kLeft - 8, Y(bytes) + 4, "end", "", Tick(bytes, step, highest_));
     }
   }
 
@@ -215,7 +228,8 @@ class Picture {
 
   void CutOff() {
     if (lowest_ == 0) return;
-    Text(kRight - 6, kBottom - 7, "end", "font-size=\"11\" fill=\"#555\"", absl::StrCat("the axis begins at ", FormatSize(lowest_)));
+    Text(kRight - 6, kBottom - 7, "end", "font-size=\"11\" fill=\"#555\"",
+         absl::StrCat("the axis begins above 0, at ", FormatSize(lowest_)));
   }
 
   void PeakMark() {

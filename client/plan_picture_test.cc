@@ -96,15 +96,24 @@ TEST(DrawMemory, TheLimitIsALineUnlessItIsFarAway) {
 
 TEST(DrawMemory, WhereTheStepIsLittleTheAxisBeginsAboveZero) {
   v1::JobStatus status = Planned(30);
-  EXPECT_THAT(DrawMemory(status), HasSubstr("the axis begins at 133 MiB"));
+  EXPECT_THAT(DrawMemory(status), HasSubstr("the axis begins above 0, at 133 MiB"));
   status.mutable_profile()->set_limit_bytes(120 * kMiB);
-  EXPECT_THAT(DrawMemory(status), HasSubstr("the axis begins at 110 MiB")) << "the limit is to be seen";
+  EXPECT_THAT(DrawMemory(status), HasSubstr("the axis begins above 0, at 110 MiB")) << "the limit is to be seen";
   status.mutable_profile()->set_limit_bytes(1 * kMiB);
   EXPECT_THAT(DrawMemory(status), Not(HasSubstr("the axis begins")));
   status = Planned(30);
   status.mutable_profile()->set_threads(1);
   status.mutable_profile()->set_resident_bytes(50 * kMiB);
   EXPECT_THAT(DrawMemory(status), Not(HasSubstr("the axis begins"))) << "most of it is the step";
+}
+
+TEST(DrawMemory, TicksAreToldApart) {
+  v1::JobStatus status = Planned(3);
+  status.mutable_profile()->set_threads(1);
+  status.mutable_profile()->set_resident_bytes(4096 * kMiB);
+  const std::string svg = DrawMemory(status);
+  EXPECT_THAT(svg, HasSubstr(">3.9883 GiB</text>"));
+  EXPECT_THAT(svg, HasSubstr(">3.9902 GiB</text>"));
 }
 
 TEST(DrawMemory, NamesOfAnyLengthAndKindAreCutAndEscaped) {
