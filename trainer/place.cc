@@ -28,8 +28,8 @@ absl::Status Place<T>::Join() {
   LOCKSTEP_FAILPOINT("trainer.rendezvous");
   const auto abandoned = [this] { return reporter_.NewestGeneration() > spec_.generation; };
   ASSIGN_OR_RETURN(exchange_, GradientExchange<T>::Join(spec_, layout_, rendezvous_, ComputeEnvironment(), abandoned));
-  if (spec_.memory_limit > 0) {
-    memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec_.memory_limit - exchange_->memory_bytes(), 1));
+  if (spec_.tensor_bytes > 0) {
+    memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec_.tensor_bytes - exchange_->memory_bytes(), 1));
   }
   runner_ = std::make_unique<StepRunner<T>>(spec_, model_, recipe_, replica_, *exchange_, reporter_, spec_.kind == JobKind::kFit);
   return absl::OkStatus();
