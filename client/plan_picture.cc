@@ -157,7 +157,7 @@ class Picture {
          absl::StrCat("Memory of one trainer over one step: ", Shortened(what, kMostInHeading - 40)));
     if (profile_.timeline_bytes().empty()) return;
     absl::StrAppend(&svg_, "<circle cx=\"26\" cy=\"45.5\" r=\"4\" fill=\"#c5221f\"/>\n");
-    const std::string at = profile_.at_peak().empty() ? "" : absl::StrCat(": ", profile_.at_peak());
+    const std::string at = profile_.at_peak().empty() ? "" : absl::StrCat(": ", PlaceText(profile_.at_peak()));
     Text(36, 50, "start", "font-size=\"14\"", Shortened(absl::StrCat("Peak ", FormatSize(peak()), at), kMostInHeading));
   }
 
@@ -206,7 +206,7 @@ class Picture {
       uint64_t most = 0;
       for (size_t i = run.first; i < run.end; ++i) most = std::max(most, profile_.timeline_bytes(static_cast<int>(i)));
       Rectangle(X(run.first), kTop, X(run.end) - X(run.first), kBottom - kTop, "transparent",
-                absl::StrCat(run.name.empty() ? "" : absl::StrCat(run.name, ": "), FormatSize(floor + most)));
+                absl::StrCat(run.name.empty() ? "" : absl::StrCat(PlaceText(run.name), ": "), FormatSize(floor + most)));
     }
   }
 

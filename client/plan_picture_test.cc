@@ -82,7 +82,7 @@ TEST(DrawMemory, WhatIsComputedAgainHasAColourOfItsOwn) {
   v1::JobStatus status = Planned(30);
   status.mutable_profile()->set_places(35, "again conv25");
   EXPECT_THAT(DrawMemory(status), HasSubstr(">forward, computed again</text>"));
-  EXPECT_THAT(DrawMemory(status), HasSubstr("<title>again conv25: "));
+  EXPECT_THAT(DrawMemory(status), HasSubstr("<title>conv25, computed again in backward: "));
 }
 
 TEST(DrawMemory, TheLimitIsALineUnlessItIsFarAway) {

@@ -90,7 +90,7 @@ uint32_t MostTrainers(const v1::JobStatus& status) {
 std::string RenderPlan(const v1::JobStatus& status) {
   const v1::MemoryProfile& profile = status.profile();
   std::string text = absl::StrCat(Heading(status), "\nPredicted memory of one trainer at its peak, by category\n", CategoryTable(status));
-  if (!profile.at_peak().empty()) absl::StrAppend(&text, "\nAt the peak: ", profile.at_peak());
+  if (!profile.at_peak().empty()) absl::StrAppend(&text, "\nAt the peak: ", PlaceText(profile.at_peak()));
   absl::StrAppend(&text, "\nTensors take ", FormatSize(TensorBytes(profile)), " of it; each virtual replica at a time ",
                   FormatSize(profile.bytes_per_further_thread()));
   if (profile.largest_batch() > 0) {

@@ -96,6 +96,8 @@ TEST(RenderPlan, OfARefusedJobSaysWhatWouldFit) {
   EXPECT_THAT(text, HasSubstr("1 at a time\n"));
   EXPECT_THAT(text, HasSubstr("8 segments (would fit)\n"));
   EXPECT_THAT(text, testing::EndsWith("It does not fit."));
+  status.mutable_profile()->set_at_peak("again conv2");
+  EXPECT_THAT(RenderPlan(status), HasSubstr("\nAt the peak: conv2, computed again in backward\n"));
 }
 
 TEST(PlanToJson, HasEveryKeyThatIsPromisedWithItsUnit) {

@@ -168,6 +168,10 @@ std::vector<std::string> CategoriesOf(const BytesByCategory& some, const BytesBy
   return names;
 }
 
+std::string PlaceText(const std::string& place) {
+  return absl::StartsWith(place, "again ") ? absl::StrCat(place.substr(place.find(' ') + 1), ", computed again in backward") : place;
+}
+
 uint64_t TensorBytes(const v1::MemoryProfile& profile) {
   return profile.peak_bytes() + (std::max(profile.threads(), 1u) - 1) * profile.bytes_per_further_thread();
 }

@@ -46,6 +46,8 @@ std::string RenderMemory(const v1::MemoryReport& memory, const v1::MemoryProfile
 using BytesByCategory = google::protobuf::Map<std::string, uint64_t>;
 // The names that either has: in the design's order, then those that it does not know.
 std::vector<std::string> CategoriesOf(const BytesByCategory& some, const BytesByCategory& others);
+// What ran, as planning names it ("backward conv1", "again conv1"), for people.
+std::string PlaceText(const std::string& place);
 // At the peak, of all tensors of the trainer that is predicted.
 uint64_t TensorBytes(const v1::MemoryProfile& profile);
 
