@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "memory/category.h"
+#include "memory/requests.h"
 #include "memory/trace.h"
 
 namespace lockstep {
@@ -41,7 +42,15 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 template <typename T>
 LeafRunner<T>::LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums, bool trains)
     : context_(context), aliases_(replica.Aliases(/*with_gradients=*/trains)), sums_(sums) {
+  for (size_t i = aliases_.size(); i-- > 0;) {
+    if (context_.gradients.segment_of_variable[i] >= 0) layers_.push_back(memory::Interned(context_.model.variables()[i].layer));
+  }
   if (trains) HookGradients();
+}
+
+template <typename T>
+void LeafRunner<T>::MarkBackward(size_t segment) const {
+  memory::SetPlace(memory::Place{"backward", segment < layers_.size() ? layers_[segment] : ""});
 }
 
 template <typename T>
@@ -49,6 +58,7 @@ void LeafRunner<T>::HookGradients() {
   for (size_t i = 0; i < aliases_.size(); ++i) {
     if (context_.gradients.segment_of_variable[i] < 0) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(aliases_[i], std::make_unique<TakeGradient>([this, i](const at::Tensor& alias) {
+                                                     MarkBackward(static_cast<size_t>(context_.gradients.segment_of_variable[i]) + 1);
                                                      // Gradients of earlier micro-batches stay with autograd, which adds the next ones to
                                                      // them.
                                                      if (!last_micro_batch_) return;
@@ -111,7 +121,8 @@ void LeafRunner<T>::Guard(LeafResult& result, Work&& work) {
     result.error = error.what_without_backtrace();
   } catch (const std::bad_alloc&) {
     result.out_of_memory = true;
-    result.error = "out of memory outside of tensors";
+    const memory::Place place = memory::CurrentPlace();
+    result.error = absl::StrCat("out of memory outside of tensors: ", place.phase, " ", place.layer);
   } catch (const std::exception& error) {
     result.error = error.what();
   }
@@ -165,6 +176,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     if (context_.loss_scale != 1) loss = loss * context_.loss_scale;
     result.forward_seconds += SecondsSince(start);
     const absl::Time backward = absl::Now();
+    MarkBackward(0);
     torch::autograd::backward({loss}, {});
     result.backward_seconds += SecondsSince(backward);
   }
@@ -210,6 +222,7 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
   result.metrics.resize(context_.metrics.size());
   leaf_ = leaf;
   statistics_.clear();
+  memory::SetPlace("input");
   Guard(result, [&] {
     const Samples samples = GoodSamples(batch, result);
     ForwardContext forward;
@@ -217,6 +230,7 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
     forward.seed = context_.seed;
     forward.step = step;
     forward.virtual_replica = leaf;
+    forward.observer = [](std::string_view layer, bool entered) { memory::SetPlace(entered ? "forward" : "loss", entered ? layer : ""); };
     TrainMicroBatches(samples, forward, result);
     HandOverStatistics(leaf);
   });
@@ -227,6 +241,7 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
     }
   }
   sums_->CompleteWithZeros(leaf).IgnoreError();
+  memory::SetPlace("");
   return result;
 }
 
@@ -253,12 +268,16 @@ LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const 
   LeafResult result;
   result.leaf = leaf;
   result.metrics.resize(context_.metrics.size());
+  memory::SetPlace("input");
   Guard(result, [&] {
     const Samples samples = GoodSamples(batch, result);
     const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
     for (int64_t first = 0; first < result.samples; first += size) {
       const int64_t count = std::min(size, result.samples - first);
       ForwardContext forward;
+      forward.observer = [](std::string_view layer, bool entered) {
+        memory::SetPlace(entered ? "validation" : "loss", entered ? layer : "");
+      };
       const at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
       if (sink) {
         const at::Tensor rows = output.to(at::kDouble).contiguous();
@@ -272,6 +291,7 @@ LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const 
       Measure(output, forward.logits, labels, result);
     }
   });
+  memory::SetPlace("");
   return result;
 }
 

@@ -60,6 +60,8 @@ class LeafRunner {
   void HandOverStatistics(int leaf);
   void Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels, LeafResult& result) const;
   void AddStatistics(const std::vector<StatisticUpdate>& updates, int64_t samples);
+  // Backward has come to this segment.
+  void MarkBackward(size_t segment) const;
   void HandOver(int variable, const at::Tensor& gradient);
   void HookGradients();
   template <typename Work>
@@ -67,6 +69,7 @@ class LeafRunner {
 
   const LeafContext context_;
   const std::vector<at::Tensor> aliases_;
+  std::vector<const char*> layers_;  // by segment of the gradients: whose it is
   allreduce::LeafSums<T>* const sums_;
   int leaf_ = 0;
   bool last_micro_batch_ = false;
