@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <utility>
 
+#include "absl/container/node_hash_set.h"
+#include "memory/place.h"
 #include "memory/trace.h"
 
 namespace lockstep::memory {
@@ -14,6 +17,21 @@ namespace {
 
 // What is given back at once while other threads wait.
 constexpr int64_t kGiveBackSlice = 16 << 20;
+
+// The name of a layer, as one that lives for good, though its model may not. There are not many.
+const char* Lasting(std::string_view layer) {
+  if (layer.empty()) return "";
+  // Requests of one layer come one after another.
+  thread_local std::string_view newest;
+  thread_local const char* newest_name = "";
+  if (layer.data() == newest.data() && layer.size() == newest.size()) return newest_name;
+  static auto* const mutex = new absl::Mutex;
+  static auto* const names = new absl::node_hash_set<std::string>;
+  absl::MutexLock lock(mutex);
+  newest = layer;
+  newest_name = names->emplace(layer).first->c_str();
+  return newest_name;
+}
 
 int64_t WholePages(int64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
 
@@ -44,6 +62,7 @@ void* BlockPool::Allocate(size_t bytes) {
 }
 
 void* BlockPool::Take(size_t bytes, Category category) {
+  const char* const layer = Lasting(CurrentPlace().layer);
   absl::MutexLock lock(&mutex_);
   const int64_t size = bytes <= static_cast<size_t>(region_.size()) ? BlockSize(bytes) : -1;
   std::optional<int64_t> offset;
@@ -51,7 +70,7 @@ void* BlockPool::Take(size_t bytes, Category category) {
   if (!offset) return nullptr;
   void* address = region_.At(*offset);
   ASAN_UNPOISON_MEMORY_REGION(address, bytes);
-  blocks_.emplace(address, Block{size, CurrentPlace().layer, category});
+  blocks_.emplace(address, Block{size, layer, category});
   live_bytes_ += size;
   live_[category] += size;
   highest_live_ = std::max(highest_live_, live_bytes_);
@@ -67,7 +86,7 @@ Refusal BlockPool::Refuse(size_t bytes, Category category) {
   Refusal refusal;
   refusal.bytes = static_cast<int64_t>(bytes);
   refusal.category = category;
-  refusal.place = CurrentPlace();
+  refusal.place = Text(CurrentPlace());
   absl::flat_hash_map<const char*, int64_t> by_layer;
   absl::MutexLock lock(&mutex_);
   ++refused_;

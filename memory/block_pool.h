@@ -75,7 +75,7 @@ class BlockPool {
  private:
   struct Block {
     int64_t size = 0;
-    const char* layer = "";
+    const char* layer = "";  // that ran; lives for good
     Category category = Category::kRuntime;
   };
 

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <set>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -17,7 +15,6 @@
 namespace lockstep::memory {
 namespace {
 
-thread_local Place current_place;
 thread_local Requests* current_requests = nullptr;
 
 std::string Mebibytes(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
@@ -74,37 +71,9 @@ bool Fires(int rank, uint64_t step, uint64_t request) {
 
 }  // namespace
 
-const char* Interned(std::string_view text) {
-  static auto* const mutex = new absl::Mutex;
-  static auto* const all = new std::set<std::string, std::less<>>;  // its nodes stay where they are
-  absl::MutexLock lock(mutex);
-  auto found = all->find(text);
-  if (found == all->end()) found = all->emplace(text).first;
-  return found->c_str();
-}
-
-void SetPlace(Place place) { current_place = place; }
-
-void SetPlace(const char* phase, std::string_view layer) {
-  thread_local absl::flat_hash_map<std::string_view, const char*> known;
-  const char*& name = current_place.layer;
-  current_place.phase = phase;
-  if (layer.empty()) {
-    name = "";
-  } else if (const auto found = known.find(layer); found != known.end()) {
-    name = found->second;
-  } else {
-    name = Interned(layer);
-    known.emplace(name, name);
-  }
-}
-
-Place CurrentPlace() { return current_place; }
-
 std::string Refusal::Text() const {
-  return absl::StrCat(place.phase, *place.layer == '\0' ? "" : " ", place.layer, *place.phase == '\0' ? "" : " ", "asked for ",
-                      Mebibytes(bytes), " of ", std::string(CategoryName(category)), " with ", Mebibytes(live.Total()), " in use of ",
-                      limit_bytes > 0 ? Mebibytes(limit_bytes) : "what the machine has");
+  return absl::StrCat(place, " asked for ", Mebibytes(bytes), " of ", std::string(CategoryName(category)), " with ",
+                      Mebibytes(live.Total()), " in use of ", limit_bytes > 0 ? Mebibytes(limit_bytes) : "what the machine has");
 }
 
 std::string Refusal::LiveText(size_t most_layers) const {

@@ -25,27 +25,15 @@
 
 namespace lockstep::memory {
 
-// What runs on a thread. Both texts live for good.
-struct Place {
-  const char* phase = "";  // "forward"
-  const char* layer = "";  // empty: none
-};
-// A copy that lives for good; the same one for the same text. For names of layers: there are not many. Thread-safe.
-const char* Interned(std::string_view text);
-// Of the calling thread, until the next call. `phase` lives for good. About 30 ns.
-void SetPlace(const char* phase, std::string_view layer = {});
-void SetPlace(Place place);
-Place CurrentPlace();
-
 // A request that was refused, and what was live at that moment.
 struct Refusal {
   int64_t bytes = 0;  // asked for
   Category category = Category::kRuntime;
-  Place place;
+  std::string place;                                    // as Text(CurrentPlace())
   int64_t limit_bytes = 0;                              // 0: none but the machine's, or the drill's
   int64_t missing_bytes = 0;                            // how much higher the limit would have to be; 0: not the limit refused it
   Bytes live;                                           // by category
-  std::vector<std::pair<const char*, int64_t>> layers;  // live bytes by the layer that asked for them, the largest first
+  std::vector<std::pair<std::string, int64_t>> layers;  // live bytes by the layer that ran when they were asked for, the largest first
 
   // "forward conv1 asked for 1.5 MiB of activations with 30.1 MiB in use of 31.0 MiB".
   std::string Text() const;

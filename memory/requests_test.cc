@@ -10,13 +10,13 @@
 
 #include "base/test_folder.h"
 #include "memory/block_pool.h"
+#include "memory/place.h"
 
 namespace lockstep::memory {
 namespace {
 
 using testing::ElementsAre;
 using testing::Pair;
-using testing::StrEq;
 
 constexpr int64_t kMiB = 1 << 20;
 
@@ -90,19 +90,21 @@ TEST(Requests, TheFirstRefusalSaysWhatWasLiveThen) {
   Requests requests;
   const ScopedRequests scope(&requests);
   const ScopedCategory category(Category::kActivations);
+  const ScopedPhase phase(Phase::kForward);
   std::vector<void*> blocks;
   for (const char* layer : {"conv1", "conv2", "conv1"}) {
-    SetPlace("forward", layer);
+    SetLayer(layer);
     blocks.push_back(pool.Allocate(2 * kMiB));
   }
   {
     const ScopedCategory parameters(Category::kParameters);
-    SetPlace("", "");
+    SetLayer({});
     blocks.push_back(pool.Allocate(kMiB / 2));
   }
-  SetPlace("backward", std::string("conv") + "2");
+  SetPhase(Phase::kBackward);
+  SetLayer("conv2");
   EXPECT_EQ(pool.Allocate(3 * kMiB), nullptr);
-  SetPlace("later");
+  SetPhase(Phase::kUpdate);
   EXPECT_EQ(pool.Allocate(9 * kMiB), nullptr);
   const Requests::Refused refused = requests.TakeRefused();
   EXPECT_EQ(refused.count, 2);
@@ -110,12 +112,11 @@ TEST(Requests, TheFirstRefusalSaysWhatWasLiveThen) {
   EXPECT_EQ(refused.first->bytes, 3 * kMiB);
   EXPECT_EQ(refused.first->live[Category::kActivations], 6 * kMiB);
   EXPECT_EQ(refused.first->missing_bytes, kMiB * 3 / 2);
-  EXPECT_THAT(refused.first->layers, ElementsAre(Pair(StrEq("conv1"), 4 * kMiB), Pair(StrEq("conv2"), 2 * kMiB)));
-  EXPECT_EQ(refused.first->Text(), "backward conv2 asked for 3.0 MiB of activations with 6.5 MiB in use of 8.0 MiB");
+  EXPECT_THAT(refused.first->layers, ElementsAre(Pair("conv1", 4 * kMiB), Pair("conv2", 2 * kMiB)));
+  EXPECT_EQ(refused.first->Text(), "backward, before conv2 asked for 3.0 MiB of activations with 6.5 MiB in use of 8.0 MiB");
   EXPECT_EQ(refused.first->LiveText(1), "activations 6.0 MiB, parameters 0.5 MiB; largest layers: conv1 4.0 MiB");
-  EXPECT_EQ(pool.LastRefusal()->Text(), "later asked for 9.0 MiB of activations with 6.5 MiB in use of 8.0 MiB");
+  EXPECT_EQ(pool.LastRefusal()->Text(), "update asked for 9.0 MiB of activations with 6.5 MiB in use of 8.0 MiB");
   EXPECT_FALSE(requests.TakeRefused().first.has_value());
-  SetPlace("");
   for (void* block : blocks) pool.Free(block);
 }
 

@@ -59,6 +59,11 @@ void Recording::EndOf(const std::string& place) {
   for (; place_since_ < trace_.events.size(); ++place_since_) trace_.events[place_since_].place = index;
 }
 
+int32_t Recording::BlockAt(const void* address) const {
+  const auto found = live_.find(address);
+  return found == live_.end() ? -1 : found->second;
+}
+
 Trace Recording::Take() { return std::exchange(trace_, {}); }
 
 void Recording::Requested(const void* block, int64_t bytes, Category category) {

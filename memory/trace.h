@@ -41,6 +41,10 @@ class Recording {
   // What ran since the last call of either.
   void EndOf(const std::string& place);
   Trace Take();
+  // Events so far.
+  size_t size() const { return trace_.events.size(); }
+  // The request whose block is at this address; -1: none that is live.
+  int32_t BlockAt(const void* address) const;
 
   // The calling thread's recording, or null.
   static Recording* Current();

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <string_view>
 #include <vector>
 
 namespace lockstep {
@@ -27,9 +26,11 @@ struct ForwardContext {
   // Where this micro-batch's first sample stands in the virtual replica's slice of the batch: random layers draw for (first_sample + i),
   // so that dropout does not depend on how a slice is cut into micro-batches.
   int64_t first_sample = 0;
-  // Called at entry (true) and exit (false) of every call of a layer, with the call's name ("block1_conv", "backbone/conv1"); a
-  // layer that is fused into another is inside that one's. For accounting memory and time by layer.
-  std::function<void(std::string_view layer, bool entered)> observer;
+  // The calls are computed a second time, in backward (TrainingPass).
+  bool again = false;
+  // Called at entry (null) and exit (what it made) of every call of a layer, with its index into CallGraph::calls; a layer that is fused
+  // into another is inside that one's. For accounting memory and time by layer.
+  std::function<void(const ForwardContext& context, int call, const at::Tensor* output)> observer;
 
   // Left behind by the call:
   std::vector<StatisticUpdate> statistics;  // empty unless training

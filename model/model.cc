@@ -2,20 +2,52 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "memory/place.h"
 #include "model/activation.h"
 #include "model/graph.h"
 
 namespace lockstep {
-namespace {}  // namespace
+
+bool CallGraph::Uses(Segment part, int value) const {
+  for (int call = part.first; call < part.end; ++call) {
+    const std::vector<int>& inputs = calls[static_cast<size_t>(call)].inputs;
+    if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) return true;
+  }
+  return false;
+}
+
+bool CallGraph::MayCut(int call) const {
+  absl::flat_hash_set<int> before;
+  for (int i = 0; i < static_cast<int>(calls.size()); ++i) {
+    for (const int layer : calls[static_cast<size_t>(i)].layers) {
+      if (i < call) before.insert(layer);
+      if (i >= call && before.contains(layer)) return false;
+    }
+  }
+  return true;
+}
+
+bool CallGraph::MayRecompute(absl::Span<const Segment> segments) const {
+  int done = 0;
+  for (const Segment& segment : segments) {
+    if (segment.first < done || segment.end <= segment.first || segment.end >= static_cast<int>(calls.size())) return false;
+    if (!MayCut(segment.first) || !MayCut(segment.end)) return false;
+    done = segment.end;
+  }
+  return true;
+}
 
 class Model::Program {
  public:
   Graph graph;
+  CallGraph call_graph;
   at::ScalarType dtype = at::kFloat;
   std::vector<VariableInfo> variables;
   std::vector<KernelLayout> layouts;  // by variable
@@ -26,6 +58,7 @@ class Model::Program {
   void AddVariables();
   void AddStatisticSites();
   void FindOutputActivation();
+  void DescribeCalls();
   absl::Status CheckArchive(const KerasArchive& archive) const;
 };
 
@@ -68,6 +101,22 @@ void Model::Program::FindOutputActivation() {
   }
 }
 
+void Model::Program::DescribeCalls() {
+  call_graph.input = graph.input;
+  call_graph.output = graph.output;
+  call_graph.values.resize(static_cast<size_t>(graph.values));
+  for (const GraphCall& call : graph.calls) {
+    const int index = static_cast<int>(call_graph.calls.size());
+    CallGraph::Call& out = call_graph.calls.emplace_back(CallGraph::Call{call.name, call.inputs, call.output, {}});
+    for (const int layer : {call.layer, call.follower}) {
+      if (layer >= 0 && !graph.layers[static_cast<size_t>(layer)].variables.empty()) out.layers.push_back(layer);
+    }
+    call_graph.values[static_cast<size_t>(call.output)].made_by = index;
+    for (const int input : call.inputs) call_graph.values[static_cast<size_t>(input)].last_use = index;
+  }
+  call_graph.values[static_cast<size_t>(graph.output)].last_use = static_cast<int>(graph.calls.size());
+}
+
 absl::Status Model::Program::CheckArchive(const KerasArchive& archive) const {
   std::vector<std::string> problems;
   for (const VariableInfo& variable : variables) {
@@ -92,6 +141,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const KerasArchive& archive, 
   program->AddVariables();
   program->AddStatisticSites();
   program->FindOutputActivation();
+  program->DescribeCalls();
   const Graph& graph = program->graph;
   program->input_shape.assign(graph.input_shape.begin() + (graph.input_shape.empty() ? 0 : 1), graph.input_shape.end());
   program->output_shape.assign(graph.output_shape.begin() + (graph.output_shape.empty() ? 0 : 1), graph.output_shape.end());
@@ -108,11 +158,7 @@ bool Model::rescales_input() const { return program_->graph.rescales_input; }
 Model::OutputActivation Model::output_activation() const { return program_->output_activation; }
 absl::Span<const StatisticSite> Model::statistic_sites() const { return program_->statistic_sites; }
 
-std::vector<std::string> Model::call_names() const {
-  std::vector<std::string> names;
-  for (const GraphCall& call : program_->graph.calls) names.push_back(call.name);
-  return names;
-}
+const CallGraph& Model::call_graph() const { return program_->call_graph; }
 
 absl::StatusOr<at::Tensor> Model::InitialValue(const KerasArchive& archive, int variable) const {
   const VariableInfo& info = program_->variables[static_cast<size_t>(variable)];
@@ -152,8 +198,14 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
   context.logits = at::Tensor();
   std::vector<at::Tensor> values(static_cast<size_t>(graph.values));
   values[static_cast<size_t>(graph.input)] = images;
+  RunCalls({0, static_cast<int>(graph.calls.size())}, values, variables, context);
+  return std::move(values[static_cast<size_t>(graph.output)]);
+}
+
+void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables, ForwardContext& context) const {
+  const Graph& graph = program_->graph;
   std::vector<at::Tensor> inputs;
-  for (size_t site = 0; site < graph.calls.size(); ++site) {
+  for (auto site = static_cast<size_t>(part.first); site < static_cast<size_t>(part.end); ++site) {
     const GraphCall& call = graph.calls[site];
     const GraphLayer& layer = graph.layers[static_cast<size_t>(call.layer)];
     inputs.clear();
@@ -165,7 +217,8 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
       const auto own = variables.subspan(static_cast<size_t>(of.first_variable), of.variables.size());
       return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, context};
     };
-    if (context.observer) context.observer(call.name, true);
+    memory::SetLayer(call.name);
+    if (context.observer) context.observer(context, static_cast<int>(site), nullptr);
     at::Tensor& output = values[static_cast<size_t>(call.output)];
     if (call.follower >= 0) {
       const GraphLayer& next = graph.layers[static_cast<size_t>(call.follower)];
@@ -175,9 +228,9 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
     } else {
       output = layer.layer->Forward(absl::MakeSpan(inputs), frame_of(layer, nullptr));
     }
-    if (context.observer) context.observer(call.name, false);
+    if (context.observer) context.observer(context, static_cast<int>(site), &output);
   }
-  return values[static_cast<size_t>(graph.output)];
+  memory::SetLayer({});
 }
 
 }  // namespace lockstep

@@ -19,6 +19,7 @@
 #include "absl/types/span.h"
 #include "model/forward_context.h"
 #include "model/keras_archive.h"
+#include "model/segment.h"
 
 namespace lockstep {
 
@@ -38,6 +39,29 @@ struct VariableInfo {
 struct StatisticSite {
   int variable = 0;  // index into Model::variables()
   double momentum = 0;
+};
+
+// The calls of a model's graph and the values that go between them. Plain data.
+struct CallGraph {
+  struct Call {
+    std::string name;
+    std::vector<int> inputs;  // values
+    int output = 0;
+    std::vector<int> layers;  // whose variables it uses
+  };
+  struct Value {
+    int made_by = -1;   // the call; -1: the input
+    int last_use = -1;  // the last call that uses it; of the output one beyond the last call
+  };
+  std::vector<Call> calls;  // in the order of execution
+  std::vector<Value> values;
+  int input = 0, output = 0;
+
+  bool Uses(Segment part, int value) const;
+  // Whether calls before `call` and from it on may be in different pieces of a training pass: they share no variable.
+  bool MayCut(int call) const;
+  // Whether they are in order, disjoint, cut where that is allowed, and end before the last call.
+  bool MayRecompute(absl::Span<const Segment> segments) const;
 };
 
 class Model {
@@ -75,12 +99,15 @@ class Model {
   // What ForwardContext::statistics will hold after a forward pass in training, in that order.
   absl::Span<const StatisticSite> statistic_sites() const;
   // The call sites in the order of execution, as the observer hears of them.
-  std::vector<std::string> call_names() const;
+  const CallGraph& call_graph() const;
 
   // `images`: (N, H, W, C) of dtype(), contiguous. `variables`: one for each of variables(), of its run shape, contiguous, of
   // dtype() (slices of an arena will do); gradients flow to those that require them. Never changes any of them. Runs on the
   // calling thread and no other; throws c10::Error (out of memory, impossible shapes), which the trainer catches.
   at::Tensor Forward(const at::Tensor& images, absl::Span<const at::Tensor> variables, ForwardContext& context) const;
+  // A part of it: `values`, one for each of call_graph().values, holds what enters the part, and then what it makes; what nobody uses
+  // any more is let go of. Statistics are added to those of the context.
+  void RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables, ForwardContext& context) const;
 
  private:
   class Program;

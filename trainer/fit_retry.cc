@@ -37,10 +37,10 @@ std::string Done(const RemedyChoice& choice) {
 
 void LogRefusal(const RunSpec& spec, const std::string& what, const memory::Refusal& refusal) {
   LOG_WARNING(
-      "job=%s rank=%d event=out_of_memory in=\"%s\" phase=\"%s\" layer=\"%s\" asked_bytes=%d category=%s live_bytes=%d limit_bytes=%d "
+      "job=%s rank=%d event=out_of_memory in=\"%s\" place=\"%s\" asked_bytes=%d category=%s live_bytes=%d limit_bytes=%d "
       "live=\"%s\"",
-      spec.job_id, spec.rank, what, refusal.place.phase, refusal.place.layer, refusal.bytes, memory::CategoryName(refusal.category),
-      refusal.live.Total(), refusal.limit_bytes, refusal.LiveText(kLayersInLog));
+      spec.job_id, spec.rank, what, refusal.place, refusal.bytes, memory::CategoryName(refusal.category), refusal.live.Total(),
+      refusal.limit_bytes, refusal.LiveText(kLayersInLog));
 }
 
 std::string WhatWouldDo(int64_t memory_limit, int64_t missing) {

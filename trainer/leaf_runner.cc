@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <memory>
@@ -11,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "memory/category.h"
-#include "memory/requests.h"
+#include "memory/place.h"
 #include "memory/trace.h"
 
 namespace lockstep {
@@ -41,16 +40,8 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 
 template <typename T>
 LeafRunner<T>::LeafRunner(LeafContext context, const Replica<T>& replica, allreduce::LeafSums<T>* sums, bool trains)
-    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/trains)), sums_(sums) {
-  for (size_t i = aliases_.size(); i-- > 0;) {
-    if (context_.gradients.segment_of_variable[i] >= 0) layers_.push_back(memory::Interned(context_.model.variables()[i].layer));
-  }
+    : context_(context), aliases_(replica.Aliases(/*with_gradients=*/trains)), pass_(context.model, context.recomputed), sums_(sums) {
   if (trains) HookGradients();
-}
-
-template <typename T>
-void LeafRunner<T>::MarkBackward(size_t segment) const {
-  memory::SetPlace(memory::Place{"backward", segment < layers_.size() ? layers_[segment] : ""});
 }
 
 template <typename T>
@@ -58,7 +49,6 @@ void LeafRunner<T>::HookGradients() {
   for (size_t i = 0; i < aliases_.size(); ++i) {
     if (context_.gradients.segment_of_variable[i] < 0) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(aliases_[i], std::make_unique<TakeGradient>([this, i](const at::Tensor& alias) {
-                                                     MarkBackward(static_cast<size_t>(context_.gradients.segment_of_variable[i]) + 1);
                                                      // Gradients of earlier micro-batches stay with autograd, which adds the next ones to
                                                      // them.
                                                      if (!last_micro_batch_) return;
@@ -72,6 +62,7 @@ template <typename T>
 void LeafRunner<T>::HandOver(int variable, const at::Tensor& gradient) {
   const at::Tensor dense = gradient.contiguous();
   const int segment = context_.gradients.segment_of_variable[static_cast<size_t>(variable)];
+  memory::SetLayer(context_.model.variables()[static_cast<size_t>(variable)].layer);
   if (memory::Recording* recording = memory::Recording::Current(); recording != nullptr) {
     recording->EndOf(absl::StrCat("backward ", context_.model.variables()[static_cast<size_t>(variable)].layer));
   }
@@ -121,8 +112,8 @@ void LeafRunner<T>::Guard(LeafResult& result, Work&& work) {
     result.error = error.what_without_backtrace();
   } catch (const std::bad_alloc&) {
     result.out_of_memory = true;
-    const memory::Place place = memory::CurrentPlace();
-    result.error = absl::StrCat("out of memory outside of tensors: ", place.phase, " ", place.layer);
+    const memory::Place& place = memory::CurrentPlace();
+    result.error = absl::StrCat("out of memory outside of tensors: ", memory::Text(place));
   } catch (const std::exception& error) {
     result.error = error.what();
   }
@@ -150,8 +141,8 @@ void LeafRunner<T>::AddStatistics(const std::vector<StatisticUpdate>& updates, i
 }
 
 template <typename T>
-void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& forward, LeafResult& result) {
-  const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
+void LeafRunner<T>::TrainMicroBatches(const Samples& samples, int64_t micro_batch, ForwardContext& forward, LeafResult& result) {
+  const int64_t size = micro_batch > 0 ? micro_batch : result.samples;
   for (int64_t first = 0; first < result.samples; first += size) {
     const int64_t count = std::min(size, result.samples - first);
     last_micro_batch_ = first + count == result.samples;
@@ -159,7 +150,9 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     forward.first_sample = first;
     forward.statistics.clear();
     forward.logits.reset();
-    at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
+    memory::SetPhase(memory::Phase::kForward);
+    at::Tensor output = pass_.Forward(samples.images.narrow(0, first, count), aliases_, forward);
+    if (marks_ != nullptr && first == 0) marks_->loss = memory::Recording::Current()->size();
     const at::Tensor labels = samples.labels.narrow(0, first, count);
     at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, labels);
     at::Tensor loss = per_sample.sum();
@@ -176,9 +169,12 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, ForwardContext& fo
     if (context_.loss_scale != 1) loss = loss * context_.loss_scale;
     result.forward_seconds += SecondsSince(start);
     const absl::Time backward = absl::Now();
-    MarkBackward(0);
-    torch::autograd::backward({loss}, {});
+    memory::SetPhase(memory::Phase::kBackward);
+    if (marks_ != nullptr && first == 0) marks_->backward = memory::Recording::Current()->size();
+    if (marks_ != nullptr) memory::Recording::Current()->At("backward");
+    pass_.Backward(std::move(loss), aliases_, forward);
     result.backward_seconds += SecondsSince(backward);
+    if (marks_ != nullptr && first == 0) marks_->backward_seconds = result.backward_seconds;
   }
 }
 
@@ -191,9 +187,39 @@ void LeafRunner<T>::HandOverStatistics(int leaf) {
   }
 }
 
+// Says where in a recording each call begins, what it made, and how long it took.
+class MarkCalls {
+ public:
+  MarkCalls(memory::Recording& recording, const CallGraph& graph, memory::PassMarks& marks)
+      : recording_(recording), graph_(graph), marks_(marks) {}
+  void operator()(const ForwardContext& context, int call, const at::Tensor* output) {
+    const std::string& name = graph_.calls[static_cast<size_t>(call)].name;
+    if (output == nullptr) {
+      recording_.At(absl::StrCat(context.again ? "again " : "forward ", name));
+      since_ = absl::Now();
+    }
+    if (!context.again && marks_.seconds.size() < graph_.calls.size()) {
+      if (output == nullptr) {
+        marks_.calls.push_back(recording_.size());
+      } else {
+        marks_.seconds.push_back(SecondsSince(since_));
+        marks_.outputs.push_back(recording_.BlockAt(output->storage().data()));
+      }
+    }
+    if (output != nullptr) recording_.At(context.again ? "backward" : "loss");
+  }
+
+ private:
+  memory::Recording& recording_;
+  const CallGraph& graph_;
+  memory::PassMarks& marks_;
+  absl::Time since_;
+};
+
 template <typename T>
-void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels) {
+void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels, int64_t micro_batch, memory::PassMarks* marks) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kForward);
   LeafResult result;
   result.metrics.resize(context_.metrics.size());
   result.samples = images.size(0);
@@ -201,15 +227,10 @@ void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels) 
   ForwardContext forward;
   forward.training = true;
   forward.seed = context_.seed;
-  if (memory::Recording* recording = memory::Recording::Current(); recording != nullptr) {
-    forward.observer = [recording](std::string_view layer, bool entered) {
-      if (entered)
-        recording->At(absl::StrCat("forward ", absl::string_view(layer.data(), layer.size())));
-      else
-        recording->At("between layers");
-    };
-  }
-  TrainMicroBatches({images.to(OptionsOf<T>()), labels, {}}, forward, result);
+  marks_ = marks;
+  if (marks != nullptr) forward.observer = MarkCalls(*memory::Recording::Current(), context_.model.call_graph(), *marks);
+  TrainMicroBatches({images.to(OptionsOf<T>()), labels, {}}, micro_batch, forward, result);
+  marks_ = nullptr;
   HandOverStatistics(0);
   statistics_.clear();
 }
@@ -217,12 +238,12 @@ void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels) 
 template <typename T>
 LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& batch) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kForward);
   LeafResult result;
   result.leaf = leaf;
   result.metrics.resize(context_.metrics.size());
   leaf_ = leaf;
   statistics_.clear();
-  memory::SetPlace("input");
   Guard(result, [&] {
     const Samples samples = GoodSamples(batch, result);
     ForwardContext forward;
@@ -230,18 +251,17 @@ LeafResult LeafRunner<T>::Train(uint64_t step, int leaf, const dataset::Batch& b
     forward.seed = context_.seed;
     forward.step = step;
     forward.virtual_replica = leaf;
-    forward.observer = [](std::string_view layer, bool entered) { memory::SetPlace(entered ? "forward" : "loss", entered ? layer : ""); };
-    TrainMicroBatches(samples, forward, result);
+    TrainMicroBatches(samples, context_.micro_batch, forward, result);
     HandOverStatistics(leaf);
   });
   statistics_.clear();
   if (!result.error.empty()) {
+    pass_.Clear();
     for (const at::Tensor& alias : aliases_) {
       if (alias.requires_grad()) alias.mutable_grad().reset();
     }
   }
   sums_->CompleteWithZeros(leaf).IgnoreError();
-  memory::SetPlace("");
   return result;
 }
 
@@ -264,20 +284,17 @@ void LeafRunner<T>::EvaluateOn(const at::Tensor& images, const at::Tensor& label
 template <typename T>
 LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const OutputSink& sink) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kValidate);
   const c10::InferenceMode inference;
   LeafResult result;
   result.leaf = leaf;
   result.metrics.resize(context_.metrics.size());
-  memory::SetPlace("input");
   Guard(result, [&] {
     const Samples samples = GoodSamples(batch, result);
     const int64_t size = context_.micro_batch > 0 ? context_.micro_batch : result.samples;
     for (int64_t first = 0; first < result.samples; first += size) {
       const int64_t count = std::min(size, result.samples - first);
       ForwardContext forward;
-      forward.observer = [](std::string_view layer, bool entered) {
-        memory::SetPlace(entered ? "validation" : "loss", entered ? layer : "");
-      };
       const at::Tensor output = context_.model.Forward(samples.images.narrow(0, first, count), aliases_, forward);
       if (sink) {
         const at::Tensor rows = output.to(at::kDouble).contiguous();
@@ -291,7 +308,6 @@ LeafResult LeafRunner<T>::Evaluate(int leaf, const dataset::Batch& batch, const 
       Measure(output, forward.logits, labels, result);
     }
   });
-  memory::SetPlace("");
   return result;
 }
 

@@ -14,7 +14,9 @@
 
 #include "allreduce/leaf_sums.h"
 #include "dataset/pipeline.h"
+#include "memory/segments.h"
 #include "model/model.h"
+#include "model/recompute.h"
 #include "model/training/loss.h"
 #include "model/training/metric.h"
 #include "trainer/leaf_result.h"
@@ -31,6 +33,7 @@ struct LeafContext {
   uint64_t seed = 0;
   int micro_batch = 0;
   double loss_scale = 1;
+  absl::Span<const Segment> recomputed;  // of the graph, in training
 };
 
 template <typename T>
@@ -44,8 +47,9 @@ class LeafRunner {
 
   // A training pass. Every segment of the leaf has been added to the sums when it returns.
   LeafResult Train(uint64_t step, int leaf, const dataset::Batch& batch);
-  // The same over pictures (N, H, W, C; float32) and labels that are given. Out of memory is c10::OutOfMemoryError.
-  void TrainOn(const at::Tensor& images, const at::Tensor& labels);
+  // The same over pictures (N, H, W, C; float32) and labels that are given; for planning. Out of memory is c10::OutOfMemoryError. `marks`,
+  // of the first micro-batch, may be null. REQUIRES with marks: a recording.
+  void TrainOn(const at::Tensor& images, const at::Tensor& labels, int64_t micro_batch, memory::PassMarks* marks);
   void EvaluateOn(const at::Tensor& images, const at::Tensor& labels, bool measures);
   // Loss and metrics only.
   LeafResult Evaluate(int leaf, const dataset::Batch& batch, const OutputSink& sink);
@@ -56,12 +60,10 @@ class LeafRunner {
     std::vector<int64_t> ids;
   };
   Samples GoodSamples(const dataset::Batch& batch, LeafResult& result) const;
-  void TrainMicroBatches(const Samples& samples, ForwardContext& forward, LeafResult& result);
+  void TrainMicroBatches(const Samples& samples, int64_t micro_batch, ForwardContext& forward, LeafResult& result);
   void HandOverStatistics(int leaf);
   void Measure(const at::Tensor& output, const at::Tensor& logits, const at::Tensor& labels, LeafResult& result) const;
   void AddStatistics(const std::vector<StatisticUpdate>& updates, int64_t samples);
-  // Backward has come to this segment.
-  void MarkBackward(size_t segment) const;
   void HandOver(int variable, const at::Tensor& gradient);
   void HookGradients();
   template <typename Work>
@@ -69,10 +71,11 @@ class LeafRunner {
 
   const LeafContext context_;
   const std::vector<at::Tensor> aliases_;
-  std::vector<const char*> layers_;  // by segment of the gradients: whose it is
+  TrainingPass pass_;
   allreduce::LeafSums<T>* const sums_;
   int leaf_ = 0;
   bool last_micro_batch_ = false;
+  memory::PassMarks* marks_ = nullptr;
   std::vector<at::Tensor> statistics_;  // by call site: sum over samples, of the leaf at hand
 };
 

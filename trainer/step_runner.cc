@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "base/failpoint.h"
 #include "base/status_macros.h"
+#include "memory/place.h"
 #include "trainer/activity.h"
 
 namespace lockstep {
@@ -29,8 +30,14 @@ StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe&
       thread_runs_(spec.thread_runs()) {
   for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
   const int threads = static_cast<int>(thread_runs_.size());
-  const LeafContext context{
-      model, loss_, metrics_, replica.gradient_layout(), spec.seed, spec.micro_batch, replica.optimizer().loss_scale()};
+  const LeafContext context{model,
+                            loss_,
+                            metrics_,
+                            replica.gradient_layout(),
+                            spec.seed,
+                            spec.micro_batch,
+                            replica.optimizer().loss_scale(),
+                            spec.recompute.segments};
   for (int i = 0; i < threads; ++i) {
     runners_.push_back(std::make_unique<LeafRunner<T>>(context, replica, trains ? &exchange.sums() : nullptr, trains));
   }
@@ -106,6 +113,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
     const absl::Time reduced = absl::Now();
     reporter_.Enter("update", step);
     LOCKSTEP_FAILPOINT("trainer.before_update");
+    const memory::ScopedPhase phase(memory::Phase::kUpdate);
     const double divisor = loss_.Divisor(joint.samples);
     const double penalty = replica_.Commit(exchange_.reduced(), joint.samples, divisor);
     outcome.loss = joint.loss_sum / divisor + penalty;

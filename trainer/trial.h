@@ -4,38 +4,72 @@
 // (memory/trace.h). Nothing of it is kept. Includes libtorch through the model.
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "allreduce/layout.h"
 #include "memory/category.h"
+#include "memory/segments.h"
 #include "memory/trace.h"
+#include "model/segment.h"
 #include "trainer/loaded_model.h"
 #include "trainer/run_spec.h"
 
 namespace lockstep {
 
-struct TrialFigures {
-  memory::Bytes at_peak;         // of one virtual replica at a time, gradients' sums included
-  memory::Bytes step_at_peak;    // of that, what a step adds: bytes_per_thread by category
-  int64_t fixed_bytes = 0;       // parameters, gradients, optimizer
-  int64_t bytes_per_thread = 0;  // what each virtual replica side by side adds
-  std::string place;             // what runs at the peak: "forward conv1", "backward conv1"
-  std::string note;              // where it had to be measured with all samples
-  memory::Timeline timeline;     // of one virtual replica's step, for a picture
-  // What a step takes with any other micro-batch of the same regime; none where it had to be measured.
-  std::optional<memory::AffineTrace> steps;
+// A pass as recorded. Plain data.
+class RecordedPass {
+ public:
+  // Of any micro-batch of the regime that was recorded; of no other than that one where it had to be measured as it is.
+  memory::Trace At(int64_t micro_batch) const { return steps_ ? steps_->At(micro_batch) : measured_; }
+  memory::Peak PeakAt(int64_t micro_batch) const { return memory::PeakOf(At(micro_batch)); }
+  // By call. REQUIRES: nothing was computed twice.
+  memory::PassCosts CostsAt(int64_t micro_batch, const CallGraph& graph) const;
+  bool extends() const { return steps_.has_value(); }
+  // The most samples of a micro-batch, up to `most`, of which `bytes_of` is at most `bytes`; 0: not even the fewest of the regime, or it is
+  // not known. REQUIRES: it grows with the samples.
+  int64_t LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes, const std::function<int64_t(int64_t samples)>& bytes_of) const;
+  // How it was found, and why not from few samples, for people.
+  const std::string& method() const { return method_; }
 
-  // The most samples of a micro-batch, up to the planned one, with which a virtual replica takes no more than `bytes`; 0: not even the
-  // fewest of its regime, or it is not known.
-  int64_t LargestMicroBatch(int64_t planned, int64_t bytes) const;
+ private:
+  template <typename T>
+  friend class TrialOf;
+
+  std::optional<memory::AffineTrace> steps_;
+  memory::Trace measured_;
+  memory::PassMarks marks_;
+  std::string method_;
 };
 
-// ResourceExhausted: even a few samples do not fit into the machine. InvalidArgument: the graph cannot run on such pictures.
-// REQUIRES: the image, micro-batch and precision are resolved.
-absl::StatusOr<TrialFigures> RunTrial(const RunSpec& spec, const LoadedModel& loaded, const Recipe& recipe);
+class Trial {
+ public:
+  // ResourceExhausted: the state does not fit into the machine. REQUIRES: the image, micro-batch and precision are resolved. All must
+  // outlive the object.
+  static absl::StatusOr<std::unique_ptr<Trial>> Create(const RunSpec& spec, const LoadedModel& loaded, const Recipe& recipe);
+  virtual ~Trial() = default;
 
-// The peak of a whole step as it really is, beside the state, for those who compare.
-absl::StatusOr<int64_t> MeasureStep(const RunSpec& spec, const LoadedModel& loaded, const Recipe& recipe);
+  // Parameters, statistics, the optimizer's slots.
+  const memory::Bytes& state() const { return state_; }
+  // One vector of gradients, with statistics; and what a checkpoint copies.
+  virtual const allreduce::Layout& gradients() const = 0;
+  virtual int64_t state_bytes() const = 0;
+
+  // ResourceExhausted: even a few samples do not fit into the machine. InvalidArgument: the graph cannot run on such pictures.
+  virtual absl::StatusOr<RecordedPass> Record(absl::Span<const Segment> recomputed) = 0;
+  // The peak of a whole step as it really is, beside the state, and its seconds; for those who compare. Errors as Record.
+  struct Measured {
+    int64_t bytes = 0;
+    double seconds = 0;
+  };
+  virtual absl::StatusOr<Measured> Measure(absl::Span<const Segment> recomputed) = 0;
+
+ protected:
+  memory::Bytes state_;
+};
 
 }  // namespace lockstep

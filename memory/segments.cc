@@ -1,0 +1,309 @@
+#include "memory/segments.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "memory/block_pool.h"
+
+namespace lockstep::memory {
+namespace {
+
+// More cuts cost time and gain little: of those close to each other the one with the fewest bytes in passing is taken.
+constexpr size_t kMostCuts = 120;
+// Stored bytes are told apart to a part of the limit.
+constexpr int kBins = 256;
+
+int64_t SizeOf(const Trace::Event& event) { return BlockPool::BlockSize(static_cast<size_t>(event.bytes)); }
+
+// What the calls of a range take while backward is at them.
+class Ranges {
+ public:
+  explicit Ranges(const PassCosts& costs) : costs_(costs), before_(costs.calls.size() + 1) {
+    for (size_t i = 0; i < costs.calls.size(); ++i) {
+      before_[i + 1] = before_[i] + costs.calls[i].kept;
+      seconds_.push_back(costs.calls[i].seconds);
+    }
+  }
+  int64_t Kept(CallRange part) const { return before_[static_cast<size_t>(part.end)] - before_[static_cast<size_t>(part.first)]; }
+  int64_t Peak(CallRange part) const {
+    int64_t peak = 0;
+    for (int call = part.first; call < part.end; ++call) {
+      peak = std::max(peak, Kept({part.first, call + 1}) + costs_.calls[static_cast<size_t>(call)].beside);
+    }
+    return peak;
+  }
+  double Seconds(CallRange part) const {
+    double seconds = 0;
+    for (int call = part.first; call < part.end; ++call) seconds += seconds_[static_cast<size_t>(call)];
+    return seconds;
+  }
+  // What leaves a part.
+  int64_t Leaving(CallRange part) const {
+    int64_t bytes = 0;
+    for (const PassCosts::Value& value : costs_.values) {
+      if (value.life.made_by >= part.first && value.life.made_by < part.end && value.life.last_use >= part.end) bytes += value.bytes;
+    }
+    return bytes;
+  }
+  // What has to be stored where a segment begins and nothing before it was let go of.
+  int64_t Entering(int call) const {
+    int64_t bytes = 0;
+    for (const PassCosts::Value& value : costs_.values) {
+      if (value.life.made_by < call && value.life.last_use >= call && !value.kept) bytes += value.bytes;
+    }
+    return bytes;
+  }
+  int64_t Passing(int call) const {
+    int64_t bytes = 0;
+    for (const PassCosts::Value& value : costs_.values) {
+      if (value.life.made_by < call && value.life.last_use >= call) bytes += value.bytes;
+    }
+    return bytes;
+  }
+
+ private:
+  const PassCosts& costs_;
+  std::vector<int64_t> before_;
+  std::vector<double> seconds_;
+};
+
+// From 0 to the number of calls, both included.
+std::vector<int> Cuts(const PassCosts& costs, const Ranges& ranges) {
+  const int calls = static_cast<int>(costs.calls.size()) - 1;
+  std::vector<std::pair<int64_t, int>> allowed;
+  for (int call = 1; call < calls; ++call) {
+    if (costs.may_cut[static_cast<size_t>(call)]) allowed.emplace_back(ranges.Passing(call), call);
+  }
+  std::vector<int> cuts = {0, calls};
+  // In windows, so that they are spread over the graph.
+  const size_t windows = std::min(allowed.size(), kMostCuts);
+  for (size_t i = 0; i < windows; ++i) {
+    const auto begin = allowed.begin() + static_cast<std::ptrdiff_t>(i * allowed.size() / windows);
+    const auto end = allowed.begin() + static_cast<std::ptrdiff_t>((i + 1) * allowed.size() / windows);
+    cuts.push_back(std::min_element(begin, end)->second);
+  }
+  std::sort(cuts.begin(), cuts.end());
+  return cuts;
+}
+
+class Search {
+ public:
+  explicit Search(const PassCosts& costs) : ranges_(costs), cuts_(Cuts(costs, ranges_)) {
+    for (size_t from = 0; from < cuts_.size(); ++from) {
+      entering_.push_back(ranges_.Entering(cuts_[from]));
+      std::vector<Jump>& jumps = jumps_.emplace_back();
+      Jump jump;
+      // The last call stays as it is: nothing would be gained.
+      for (size_t to = from + 1; to + 1 < cuts_.size(); ++to) {
+        for (int call = cuts_[to - 1]; call < cuts_[to]; ++call) {
+          jump.peak = std::max(jump.peak, ranges_.Kept({cuts_[from], call + 1}) + costs.calls[static_cast<size_t>(call)].beside);
+          jump.seconds += costs.calls[static_cast<size_t>(call)].seconds;
+        }
+        jump.leaving = ranges_.Leaving({cuts_[from], cuts_[to]});
+        jumps.push_back(jump);
+      }
+    }
+  }
+
+  std::optional<std::vector<CallRange>> Run(int64_t limit) {
+    limit_ = limit;
+    states_.assign(cuts_.size(), {});
+    Reach(0, {0, 0, false, -1, -1}, false);
+    for (size_t from = 0; from + 1 < cuts_.size(); ++from) {
+      for (int bin = 0; bin < 2 * kBins; ++bin) {
+        if (states_[from][static_cast<size_t>(bin)].seconds == kNone) continue;
+        KeepNext(from, bin);
+        Recompute(from, bin);
+      }
+    }
+    return Best();
+  }
+
+ private:
+  static constexpr double kNone = std::numeric_limits<double>::infinity();
+  struct State {
+    int64_t stored = 0;
+    double seconds = kNone;
+    bool again = false;  // the piece before it is computed twice
+    int from = -1, from_bin = -1;
+  };
+
+  void Reach(size_t cut, const State& state, bool again) {
+    const int bin = static_cast<int>(std::min<int64_t>(state.stored * kBins / std::max<int64_t>(limit_, 1), kBins - 1));
+    State& there = states_[cut][static_cast<size_t>(again ? kBins + bin : bin)];
+    if (state.seconds > there.seconds || (state.seconds == there.seconds && state.stored >= there.stored)) return;
+    there = state;
+    there.again = again;
+  }
+
+  void KeepNext(size_t from, int bin) {
+    const State state = states_[from][static_cast<size_t>(bin)];
+    const CallRange part{cuts_[from], cuts_[from + 1]};
+    if (state.stored + ranges_.Peak(part) > limit_) return;
+    Reach(from + 1, {state.stored + ranges_.Kept(part), state.seconds, false, static_cast<int>(from), bin}, false);
+  }
+
+  void Recompute(size_t from, int bin) {
+    const State state = states_[from][static_cast<size_t>(bin)];
+    const int64_t stored = state.stored + (state.again ? 0 : entering_[from]);
+    for (size_t i = 0; i < jumps_[from].size(); ++i) {
+      const Jump& jump = jumps_[from][i];
+      if (stored + jump.peak > limit_) return;
+      Reach(from + 1 + i, {stored + jump.leaving, state.seconds + jump.seconds, true, static_cast<int>(from), bin}, true);
+    }
+  }
+
+  std::optional<std::vector<CallRange>> Best() const {
+    const CallRange loss{cuts_.back(), cuts_.back() + 1};
+    int best = -1;
+    for (int bin = 0; bin < 2 * kBins; ++bin) {
+      const State& state = states_.back()[static_cast<size_t>(bin)];
+      if (state.seconds == kNone || state.stored + ranges_.Peak(loss) > limit_) continue;
+      if (best < 0 || state.seconds < states_.back()[static_cast<size_t>(best)].seconds) best = bin;
+    }
+    if (best < 0) return std::nullopt;
+    std::vector<CallRange> segments;
+    for (auto at = cuts_.size() - 1; at > 0;) {
+      const State& state = states_[at][static_cast<size_t>(best)];
+      const auto from = static_cast<size_t>(state.from);
+      if (state.again) segments.insert(segments.begin(), {cuts_[from], cuts_[at]});
+      best = state.from_bin;
+      at = from;
+    }
+    return segments;
+  }
+
+  // A piece from one cut to another that is computed twice.
+  struct Jump {
+    int64_t peak = 0, leaving = 0;
+    double seconds = 0;
+  };
+
+  const Ranges ranges_;
+  const std::vector<int> cuts_;
+  std::vector<int64_t> entering_;         // by cut
+  std::vector<std::vector<Jump>> jumps_;  // by cut, to each later one
+  int64_t limit_ = 0;
+  std::vector<std::array<State, 2 * kBins>> states_;  // by cut
+};
+
+}  // namespace
+
+PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut) {
+  const size_t calls = marks.calls.size();
+  PassCosts costs;
+  costs.calls.resize(calls + 1);
+  costs.may_cut = std::move(may_cut);
+  std::vector<int64_t> sizes;
+  std::vector<size_t> owners;  // by block: the call; beyond all: backward's
+  const auto call_at = [&](size_t event) {
+    if (event >= marks.backward) return calls + 1;
+    if (event >= marks.loss) return calls;
+    const auto next = std::upper_bound(marks.calls.begin(), marks.calls.end(), event);
+    return next == marks.calls.begin() ? size_t{0} : static_cast<size_t>(next - marks.calls.begin()) - 1;
+  };
+  std::vector<bool> live;
+  for (size_t i = 0; i < trace.events.size() && i < marks.backward; ++i) {
+    const Trace::Event& event = trace.events[i];
+    if (event.release) {
+      live[static_cast<size_t>(event.block)] = false;
+    } else {
+      sizes.push_back(SizeOf(event));
+      owners.push_back(call_at(i));
+      live.push_back(true);
+    }
+  }
+  const std::vector<bool> kept = live;
+  std::vector<int> blocks_left(calls + 1, 0);
+  for (size_t block = 0; block < kept.size(); ++block) {
+    if (!kept[block]) continue;
+    costs.calls[owners[block]].kept += sizes[block];
+    ++blocks_left[owners[block]];
+  }
+  std::vector<int64_t> kept_through(calls + 1);
+  for (size_t call = 0; call <= calls; ++call) kept_through[call] = (call == 0 ? 0 : kept_through[call - 1]) + costs.calls[call].kept;
+  const std::vector<int64_t> live_bytes = LiveBytes(trace);
+  size_t at = calls;
+  for (size_t i = 0; i < trace.events.size(); ++i) {
+    const Trace::Event& event = trace.events[i];
+    if (i < marks.backward) {
+      at = call_at(i);
+    } else if (i == marks.backward) {
+      at = calls;
+    }
+    costs.calls[at].beside = std::max(costs.calls[at].beside, live_bytes[i] - kept_through[at]);
+    // What backward does for a call begins when nothing is kept for a later one; what is freed first is often the output's.
+    if (at > 0 && i >= marks.backward) costs.calls[at - 1].beside = std::max(costs.calls[at - 1].beside, live_bytes[i] - kept_through[at]);
+    const auto block = static_cast<size_t>(event.block);
+    if (i < marks.backward || !event.release || block >= kept.size() || !kept[block]) continue;
+    --blocks_left[owners[block]];
+    while (at > 0 && blocks_left[at] == 0) --at;
+  }
+  for (size_t call = 0; call < calls; ++call) costs.seconds += costs.calls[call].seconds = marks.seconds[call];
+  costs.seconds += marks.backward_seconds;
+  for (const ValueLife& life : values) {
+    PassCosts::Value& value = costs.values.emplace_back();
+    value.life = life;
+    const int32_t block = life.made_by < 0 ? -1 : marks.outputs[static_cast<size_t>(life.made_by)];
+    if (block < 0) continue;
+    value.bytes = sizes[static_cast<size_t>(block)];
+    value.kept = kept[static_cast<size_t>(block)];
+  }
+  return costs;
+}
+
+Choice CostOf(const PassCosts& costs, std::vector<CallRange> segments) {
+  const Ranges ranges(costs);
+  const int calls = static_cast<int>(costs.calls.size());
+  Choice choice;
+  int64_t stored = 0;
+  double seconds = 0;
+  int done = 0;
+  bool again = false;
+  const auto keep = [&](CallRange part) {
+    if (part.first == part.end) return;
+    choice.bytes = std::max(choice.bytes, stored + ranges.Peak(part));
+    stored += ranges.Kept(part);
+    again = false;
+  };
+  for (const CallRange& segment : segments) {
+    keep({done, segment.first});
+    stored += again ? 0 : ranges.Entering(segment.first);
+    choice.bytes = std::max(choice.bytes, stored + ranges.Peak(segment));
+    stored += ranges.Leaving(segment);
+    seconds += ranges.Seconds(segment);
+    again = true;
+    done = segment.end;
+  }
+  keep({done, calls});
+  if (costs.seconds > 0) choice.time_ratio = 1 + seconds / costs.seconds;
+  choice.segments = std::move(segments);
+  return choice;
+}
+
+std::optional<Choice> ChooseSegments(const PassCosts& costs, int64_t limit_bytes) {
+  if (limit_bytes <= 0) return std::nullopt;
+  std::optional<std::vector<CallRange>> segments = Search(costs).Run(limit_bytes);
+  if (!segments) return std::nullopt;
+  return CostOf(costs, *std::move(segments));
+}
+
+Choice FewestBytes(const PassCosts& costs) {
+  Choice best = CostOf(costs, {});
+  Search search(costs);
+  for (int64_t low = 0; low + best.bytes / 500 < best.bytes;) {
+    const int64_t middle = low + (best.bytes - low) / 2;
+    auto segments = search.Run(middle);
+    Choice choice = segments ? CostOf(costs, *std::move(segments)) : best;
+    if (choice.bytes < best.bytes) {
+      best = std::move(choice);
+    } else {
+      low = middle;
+    }
+  }
+  return best;
+}
+
+}  // namespace lockstep::memory

@@ -1,0 +1,184 @@
+#include "model/recompute.h"
+
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+namespace lockstep {
+
+using torch::autograd::Edge;
+
+// Where a piece's autograd graph ends: the gradients of what enters it, as the engine added them up. (A leaf would lay them out anew.)
+class TrainingPass::Catch final : public torch::autograd::Node {
+ public:
+  // `x` shares the memory of a value, and has no history yet.
+  Edge Add(const at::Tensor& x) {
+    torch::autograd::set_history(x, shared_from_this());
+    return torch::autograd::impl::gradient_edge(x);
+  }
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
+    gradients_ = std::move(gradients);
+    return {};
+  }
+  at::Tensor Take(uint32_t i) { return i < gradients_.size() ? std::exchange(gradients_[i], at::Tensor()) : at::Tensor(); }
+
+ private:
+  torch::autograd::variable_list gradients_;
+};
+
+struct TrainingPass::Piece {
+  Segment calls;
+  bool again = false;        // computed twice
+  std::vector<int> uses;     // values that enter it and that it uses
+  std::vector<bool> passes;  // by use: others use it afterwards
+  std::vector<int> makes;    // values made by it that are used afterwards
+  // Of the pass at hand. Edges without a function: no gradient.
+  std::vector<at::Tensor> inputs;  // by use, if it is computed again
+  std::shared_ptr<Catch> caught;
+  std::vector<Edge> entries, exits;  // by use, by make
+
+  Piece(const CallGraph& graph, Segment part, bool twice) : calls(part), again(twice) {
+    for (int value = 0; value < static_cast<int>(graph.values.size()); ++value) {
+      const CallGraph::Value& life = graph.values[static_cast<size_t>(value)];
+      const bool after = life.last_use >= part.end;
+      if (life.made_by >= part.first && life.made_by < part.end) {
+        if (after) makes.push_back(value);
+      } else if (graph.Uses(part, value)) {
+        uses.push_back(value);
+        passes.push_back(after);
+      }
+    }
+  }
+
+  void Clear() {
+    inputs.clear();
+    caught.reset();
+    entries.clear();
+    exits.clear();
+  }
+
+  // Runs it, and returns its values. `entering` are the values that it uses; those that require gradients get an end of the graph.
+  std::vector<at::Tensor> Run(const Model& model, std::vector<at::Tensor> entering, absl::Span<const at::Tensor> variables,
+                              ForwardContext& context) {
+    std::vector<at::Tensor> values(model.call_graph().values.size());
+    caught = std::make_shared<Catch>();
+    entries.clear();
+    for (size_t i = 0; i < uses.size(); ++i) {
+      at::Tensor value = entering[i].detach();
+      entries.push_back(entering[i].requires_grad() ? caught->Add(value) : Edge());
+      entering[i].reset();
+      values[static_cast<size_t>(uses[i])] = std::move(value);
+    }
+    model.RunCalls(calls, values, variables, context);
+    exits.clear();
+    for (const int made : makes) {
+      const at::Tensor& value = values[static_cast<size_t>(made)];
+      exits.push_back(value.requires_grad() ? torch::autograd::impl::gradient_edge(value) : Edge());
+    }
+    return values;
+  }
+
+  void Backward(std::vector<at::Tensor>& gradients) {
+    std::vector<Edge> roots;
+    std::vector<at::Tensor> root_gradients;
+    const auto add = [&](int value, const Edge& edge) {
+      at::Tensor& gradient = gradients[static_cast<size_t>(value)];
+      if (!edge.is_valid() || !gradient.defined()) return;
+      roots.push_back(edge);
+      root_gradients.push_back(std::move(gradient));
+      gradient = at::Tensor();
+    };
+    for (size_t i = 0; i < makes.size(); ++i) add(makes[i], exits[i]);
+    // First of what is added up for it: those that use it later come before this piece's own.
+    for (size_t i = 0; i < uses.size(); ++i) add(uses[i], entries[i]);
+    exits.clear();
+    if (!roots.empty()) {
+      torch::autograd::Engine::get_default_engine().execute(roots, root_gradients, /*keep_graph=*/false, /*create_graph=*/false,
+                                                            /*accumulate_grad=*/true);
+    }
+    TakeGradients(gradients);
+  }
+
+  void TakeGradients(std::vector<at::Tensor>& gradients) {
+    for (size_t i = 0; i < uses.size(); ++i) {
+      if (entries[i].is_valid()) gradients[static_cast<size_t>(uses[i])] = caught->Take(entries[i].input_nr);
+    }
+    Clear();
+  }
+};
+
+TrainingPass::TrainingPass(const Model& model, absl::Span<const Segment> segments) : model_(model) {
+  if (segments.empty()) return;
+  const CallGraph& graph = model.call_graph();
+  if (!graph.MayRecompute(segments)) std::abort();
+  int done = 0;
+  for (const Segment& segment : segments) {
+    if (segment.first > done) pieces_.emplace_back(graph, Segment{done, segment.first}, false);
+    pieces_.emplace_back(graph, segment, true);
+    done = segment.end;
+  }
+  pieces_.emplace_back(graph, Segment{done, static_cast<int>(graph.calls.size())}, false);
+}
+
+TrainingPass::~TrainingPass() = default;
+
+void TrainingPass::Clear() {
+  for (Piece& piece : pieces_) piece.Clear();
+}
+
+at::Tensor TrainingPass::Forward(const at::Tensor& images, absl::Span<const at::Tensor> variables, ForwardContext& context) {
+  if (pieces_.empty()) return model_.Forward(images, variables, context);
+  Clear();
+  context.statistics.clear();
+  context.logits.reset();
+  const CallGraph& graph = model_.call_graph();
+  // What goes from piece to piece, without history; requires_grad says whether it has a gradient.
+  std::vector<at::Tensor> crossing(graph.values.size());
+  crossing[static_cast<size_t>(graph.input)] = images;
+  for (Piece& piece : pieces_) {
+    std::vector<at::Tensor> entering;
+    for (size_t i = 0; i < piece.uses.size(); ++i) {
+      at::Tensor& value = crossing[static_cast<size_t>(piece.uses[i])];
+      entering.push_back(piece.passes[i] ? value : std::move(value));
+      if (!piece.passes[i]) value = at::Tensor();
+    }
+    if (piece.again) piece.inputs = entering;
+    const std::vector<at::Tensor> values = piece.Run(model_, std::move(entering), variables, context);
+    if (&piece == &pieces_.back()) return values[static_cast<size_t>(graph.output)];
+    for (const int made : piece.makes) {
+      const at::Tensor& value = values[static_cast<size_t>(made)];
+      crossing[static_cast<size_t>(made)] = value.detach().set_requires_grad(value.requires_grad());
+    }
+    if (piece.again) piece.exits.clear(), piece.caught.reset();
+  }
+  std::abort();  // the last piece has returned
+}
+
+void TrainingPass::Backward(at::Tensor loss, absl::Span<const at::Tensor> variables, const ForwardContext& context) {
+  std::vector<at::Tensor> gradients(pieces_.empty() ? 0 : model_.call_graph().values.size());
+  {
+    const std::vector<Edge> roots = {torch::autograd::impl::gradient_edge(loss)};
+    const std::vector<at::Tensor> ones = {at::ones_like(loss)};
+    loss.reset();
+    torch::autograd::Engine::get_default_engine().execute(roots, ones, /*keep_graph=*/false, /*create_graph=*/false,
+                                                          /*accumulate_grad=*/true);
+  }
+  if (pieces_.empty()) return;
+  pieces_.back().TakeGradients(gradients);
+  for (size_t i = pieces_.size() - 1; i-- > 0;) {
+    Piece& piece = pieces_[i];
+    if (piece.again) {
+      ForwardContext again = context;
+      again.again = true;
+      again.statistics.clear();  // they were told of the first time
+      piece.Run(model_, std::exchange(piece.inputs, {}), variables, again);
+    }
+    piece.Backward(gradients);
+  }
+}
+
+}  // namespace lockstep
