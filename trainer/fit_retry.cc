@@ -29,7 +29,7 @@ std::string Done(const RemedyChoice& choice) {
     case Remedy::kFewerThreads: return absl::StrCat("taken again on ", Count(choice.after.threads, "thread"), ", and so from now on");
     case Remedy::kRecompute:
       return absl::StrCat("taken again with planned recomputation ", choice.after.recomputations, ", and so from now on");
-    case Remedy::kAgain: return absl::StrCat("taken again as it is, for the ", choice.after.again, ". of ", kMostAgain, " times");
+    case Remedy::kAgain: return absl::StrCat("taken again as it is, try ", choice.after.again, " of ", kMostAgain);
     case Remedy::kNone: break;
   }
   return "and nothing that keeps the bits is left to do about it";
