@@ -17,7 +17,12 @@ namespace {
 
 thread_local Requests* current_requests = nullptr;
 
-std::string Mebibytes(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
+// "96 bytes", "15.0 KiB", "30.1 MiB".
+std::string Size(int64_t bytes) {
+  if (bytes < 1 << 10) return absl::StrCat(bytes, " bytes");
+  if (bytes < 1 << 20) return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / (1 << 10));
+  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
 
 struct Failing {
   absl::Mutex mutex;
@@ -72,8 +77,8 @@ bool Fires(int rank, uint64_t step, uint64_t request) {
 }  // namespace
 
 std::string Refusal::Text() const {
-  return absl::StrCat(place, " asked for ", Mebibytes(bytes), " of ", std::string(CategoryName(category)), " with ",
-                      Mebibytes(live.Total()), " in use of ", limit_bytes > 0 ? Mebibytes(limit_bytes) : "what the machine has");
+  return absl::StrCat(place, " asked for ", Size(bytes), " of ", std::string(CategoryName(category)), " with ", Size(live.Total()),
+                      " in use of ", limit_bytes > 0 ? Size(limit_bytes) : "what the machine has");
 }
 
 std::string Refusal::LiveText(size_t most_layers) const {
@@ -84,9 +89,9 @@ std::string Refusal::LiveText(size_t most_layers) const {
   }
   std::stable_sort(categories.begin(), categories.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::vector<std::string> parts, names;
-  for (const auto& [size, name] : categories) parts.push_back(absl::StrCat(std::string(name), " ", Mebibytes(size)));
+  for (const auto& [size, name] : categories) parts.push_back(absl::StrCat(std::string(name), " ", Size(size)));
   for (size_t i = 0; i < std::min(layers.size(), most_layers); ++i) {
-    names.push_back(absl::StrCat(layers[i].first, " ", Mebibytes(layers[i].second)));
+    names.push_back(absl::StrCat(layers[i].first, " ", Size(layers[i].second)));
   }
   return absl::StrCat(absl::StrJoin(parts, ", "), names.empty() ? "" : "; largest layers: ", absl::StrJoin(names, ", "));
 }

@@ -114,7 +114,7 @@ TEST(Requests, TheFirstRefusalSaysWhatWasLiveThen) {
   EXPECT_EQ(refused.first->missing_bytes, kMiB * 3 / 2);
   EXPECT_THAT(refused.first->layers, ElementsAre(Pair("conv1", 4 * kMiB), Pair("conv2", 2 * kMiB)));
   EXPECT_EQ(refused.first->Text(), "backward, before conv2 asked for 3.0 MiB of activations with 6.5 MiB in use of 8.0 MiB");
-  EXPECT_EQ(refused.first->LiveText(1), "activations 6.0 MiB, parameters 0.5 MiB; largest layers: conv1 4.0 MiB");
+  EXPECT_EQ(refused.first->LiveText(1), "activations 6.0 MiB, parameters 512.0 KiB; largest layers: conv1 4.0 MiB");
   EXPECT_EQ(pool.LastRefusal()->Text(), "update asked for 9.0 MiB of activations with 6.5 MiB in use of 8.0 MiB");
   EXPECT_FALSE(requests.TakeRefused().first.has_value());
   for (void* block : blocks) pool.Free(block);

@@ -38,8 +38,8 @@ absl::Status Place<T>::Join() {
 
 template <typename T>
 void Place<T>::SetTensorLimit() {
-  if (spec_.memory_limit > 0) {
-    memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec_.memory_limit - exchange_->memory_bytes(), 1));
+  if (spec_.tensor_bytes > 0) {
+    memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec_.tensor_bytes - exchange_->memory_bytes(), 1));
   }
 }
 

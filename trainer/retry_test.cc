@@ -113,11 +113,11 @@ TEST_F(Retry, AnyRequestOfAStepAndOfWhatFollowsItMayFail) {
   }
   EXPECT_GT(in_step, 20);
   EXPECT_GT(in_validation, 3);
-  EXPECT_GT(elsewhere, 3) << "archives";
+  EXPECT_GT(elsewhere, 0) << "archives";
 }
 
 TEST_F(Retry, RanksInTroubleDiscardTheStepTogether) {
-  spec_.epochs = 40;
+  spec_.epochs = 20;
   const PlanOutcome plan = Plan();
   ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
   const auto alone = Run(plan.resolved, {{0, 4}}, 1);
@@ -128,19 +128,19 @@ TEST_F(Retry, RanksInTroubleDiscardTheStepTogether) {
       SCOPED_TRACE(testing::Message() << runs.size() << " ranks, " << threads << " threads");
       const auto ranks = static_cast<uint64_t>(runs.size());
       std::vector<FailingRequest> failing;
-      for (uint64_t step = 1; step <= 120; ++step) {
-        failing.push_back({static_cast<int>(step % ranks), step, step * 2});
+      for (uint64_t step = 1; step <= 60; ++step) {
+        failing.push_back({static_cast<int>(step % ranks), step, step * 7 % 85 + 1});
         // Another at the same time, and one while the step is taken again.
-        if (step % 5 == 0) failing.push_back({static_cast<int>((step + 1) % ranks), step, 300 - step * 2});
-        if (step % 7 == 0) failing.push_back({static_cast<int>(step % ranks), step, step * 2 + 1});
+        if (step % 5 == 0) failing.push_back({static_cast<int>((step + 1) % ranks), step, step * 11 % 85 + 1});
+        if (step % 7 == 0) failing.push_back({static_cast<int>(step % ranks), step, step * 7 % 85 + 2});
       }
       memory::SetFailingRequests(failing);
       const auto disturbed = Run(plan.resolved, runs, threads);
       ASSERT_TRUE(disturbed.ok()) << disturbed.status();
-      EXPECT_LT(memory::FailingRequestsLeft(), failing.size() / 3);
+      EXPECT_LT(memory::FailingRequestsLeft(), failing.size() / 10);
       ExpectTheSame(*disturbed, *alone);
       EXPECT_EQ(Live(), live) << "bytes were leaked";
-      EXPECT_GT(disturbed->record.notes.size(), 80u);
+      EXPECT_GT(disturbed->record.notes.size(), 55u);
     }
   }
 }
@@ -195,10 +195,10 @@ TEST_F(Retry, WhereNothingIsLeftToDoTheJobFailsAndSaysWhatWasMissing) {
                   ElementsAre("taken again after kept memory was given back", "taken again on 1 thread, and so from now on",
                               "taken again with planned recomputation 1, and so from now on",
                               "taken again with planned recomputation 2, and so from now on", HasSubstr("taken again as it is, try 1 of 3"),
-                              HasSubstr("taken again as it is, try 2 of 3"), HasSubstr("for the 3. of 3 times")));
+                              HasSubstr("taken again as it is, try 2 of 3"), HasSubstr("taken again as it is, try 3 of 3")));
     } else {
       EXPECT_THAT(remedies, ElementsAre("taken again after kept memory was given back", HasSubstr("taken again as it is, try 1 of 3"),
-                                        HasSubstr("taken again as it is, try 2 of 3"), HasSubstr("for the 3. of 3 times")));
+                                        HasSubstr("taken again as it is, try 2 of 3"), HasSubstr("taken again as it is, try 3 of 3")));
     }
   }
 }
@@ -208,22 +208,22 @@ TEST_F(Retry, UnderALimitForOneThreadTwoBecomeOne) {
   const PlanOutcome plan = Plan();
   ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
   RunSpec spec = plan.resolved;
-  spec.memory_limit = 1 << 30;
+  spec.memory_limit = spec.tensor_bytes = 1 << 30;
   spec.next.clear();
   memory::CpuTensorPool().ResetPeak();
   const auto alone = Run(spec, {{0, 4}}, 1);
   ASSERT_TRUE(alone.ok()) << alone.status();
   const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
-  const int64_t beside = spec.memory_limit - usage.limit_bytes;  // what the sums take
+  const int64_t beside = spec.tensor_bytes - usage.limit_bytes;  // what the sums take
   memory::CpuTensorPool().SetLimit(0);
-  spec.memory_limit = usage.peak_bytes + usage.peak_bytes / 50 + beside;
+  spec.tensor_bytes = usage.peak_bytes + usage.peak_bytes / 50 + beside;
   const auto both = Run(spec, {{0, 4}}, 2);
   ASSERT_TRUE(both.ok()) << both.status();
   ExpectTheSame(*both, *alone);
   EXPECT_THAT(both->record.notes, Contains(HasSubstr("taken again on 1 thread")));
   EXPECT_THAT(both->record.notes, Contains(AllOf(HasSubstr("activations "), HasSubstr("largest layers: "))));
   // And under one that no thread can do with.
-  spec.memory_limit = usage.peak_bytes * 9 / 10 + beside;
+  spec.tensor_bytes = usage.peak_bytes * 9 / 10 + beside;
   const auto failed = Run(spec, {{0, 4}}, 2);
   ASSERT_TRUE(failed.ok()) << failed.status();
   EXPECT_EQ(failed->run.ending, Ending::kOutOfMemory);
@@ -261,7 +261,7 @@ TEST_F(Retry, APassThatTrainsNothingIsMadeAgain) {
 TEST_F(Retry, OutsideOfStepsItIsAClearFailure) {
   const PlanOutcome plan = Plan();
   ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
-  memory::CpuTensorPool().SetLimit(100 << 10);
+  memory::CpuTensorPool().SetLimit(4 << 10);
   const auto failed = Run(plan.resolved, {{0, 4}}, 1);
   ASSERT_TRUE(failed.ok()) << failed.status();
   EXPECT_EQ(failed->run.ending, Ending::kOutOfMemory);
