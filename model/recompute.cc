@@ -30,6 +30,26 @@ class TrainingPass::Catch final : public torch::autograd::Node {
   torch::autograd::variable_list gradients_;
 };
 
+// Where backward of a piece starts: gives the gradients of what leaves it away, so that nobody holds them while it goes on.
+class Start final : public torch::autograd::Node {
+ public:
+  Start(torch::autograd::edge_list roots, torch::autograd::variable_list gradients, const at::Tensor& signal)
+      : torch::autograd::Node(std::move(roots)), gradients_(std::move(gradients)) {
+    add_input_metadata(signal);
+  }
+  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override { return std::move(gradients_); }
+
+ private:
+  torch::autograd::variable_list gradients_;
+};
+
+void RunBackward(torch::autograd::edge_list roots, torch::autograd::variable_list gradients) {
+  const at::Tensor signal = at::zeros({1});
+  const auto start = std::make_shared<Start>(std::move(roots), std::move(gradients), signal);
+  torch::autograd::Engine::get_default_engine().execute({Edge(start, 0)}, {signal}, /*keep_graph=*/false, /*create_graph=*/false,
+                                                        /*accumulate_grad=*/true);
+}
+
 struct TrainingPass::Piece {
   Segment calls;
   bool again = false;        // computed twice
@@ -96,10 +116,7 @@ struct TrainingPass::Piece {
     // First of what is added up for it: those that use it later come before this piece's own.
     for (size_t i = 0; i < uses.size(); ++i) add(uses[i], entries[i]);
     exits.clear();
-    if (!roots.empty()) {
-      torch::autograd::Engine::get_default_engine().execute(roots, root_gradients, /*keep_graph=*/false, /*create_graph=*/false,
-                                                            /*accumulate_grad=*/true);
-    }
+    if (!roots.empty()) RunBackward(std::move(roots), std::move(root_gradients));
     TakeGradients(gradients);
   }
 

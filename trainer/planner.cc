@@ -16,18 +16,19 @@
 #include "base/status_macros.h"
 #include "dataset/image.h"
 #include "dataset/index.h"
+#include "dataset/pipeline.h"
 #include "dataset/sampler.h"
 #include "memory/cpu_allocator.h"
 #include "trainer/callbacks.h"
+#include "trainer/data_source.h"
 #include "trainer/loaded_model.h"
+#include "trainer/memory_fit.h"
 #include "trainer/process_figures.h"
 #include "trainer/trial.h"
 #include "trainer/verdict.h"
 
 namespace lockstep {
 namespace {
-
-using memory::Category;
 
 constexpr uint64_t kDefaultCheckpointSeconds = 600;
 constexpr int kDefaultCheckpointsKept = 2;
@@ -181,8 +182,9 @@ class Planner {
     sampling.virtual_replicas = spec.virtual_replicas;
     sampling.seed = spec.seed;
     sampling.drop_last = spec.drop_last && spec.kind == JobKind::kFit;
-    const auto sampler = dataset::Sampler::Create(sampling);
+    auto sampler = dataset::Sampler::Create(sampling);
     if (!sampler.ok()) return Refuse(sampler.status(), "");
+    sampler_ = *std::move(sampler);
     const int64_t most = MostSamplesInVerdict(sampling.num_samples, spec.virtual_replicas);
     if (spec.kind == JobKind::kFit && spec.batch > most) {
       Refuse(absl::InvalidArgumentError(absl::StrCat("batch: ", spec.batch, " is above ", most,
@@ -190,7 +192,7 @@ class Planner {
                                                      " with ", spec.virtual_replicas, " virtual replicas")),
              "");
     }
-    const auto per_epoch = static_cast<uint64_t>((*sampler)->StepsPerEpoch());
+    const auto per_epoch = static_cast<uint64_t>(sampler_->StepsPerEpoch());
     if (per_epoch == 0) {
       return Refuse(absl::InvalidArgumentError(absl::StrCat("batch: ", spec.batch, " is more than the ", out_.train_samples,
                                                             " pictures, and data.last_batch is drop: there is no step")),
@@ -199,60 +201,27 @@ class Planner {
     out_.total_steps = spec.kind != JobKind::kFit ? per_epoch : spec.steps > 0 ? spec.steps : per_epoch * spec.epochs;
   }
 
-  // One step of the very graph, on one virtual replica, under the counting allocator.
   void MeasureMemory() {
     RunSpec& spec = out_.resolved;
-    const int threads = std::max(1, std::min(spec.threads, spec.virtual_replicas));
-    const absl::StatusOr<TrialFigures> trial = RunTrial(spec, *loaded_, recipe_);
+    spec.threads = std::max(1, std::min(spec.threads, spec.virtual_replicas));
+    const absl::StatusOr<std::unique_ptr<Trial>> trial = Trial::Create(spec, *loaded_, recipe_);
     if (!trial.ok()) return RefuseMemory(trial.status());
-    if (!trial->note.empty()) out_.notes.push_back(trial->note);
-    spec.threads = threads;
-    if (spec.memory_limit > 0) FitThreads(*trial, threads);
-    DescribeMemory(*trial);
+    loaded_->archive.reset();  // it holds the file's weights
+    MemoryFit fit(spec, **trial, loaded_->model->call_graph(), {runtime_bytes_, LeastPipelineBytes()});
+    const absl::Status status = fit.Run();
+    out_.profile = fit.profile();
+    if (!status.ok()) return RefuseMemory(status);
+    for (const std::string& note : fit.notes()) out_.notes.push_back(note);
   }
 
-  void DescribeMemory(const TrialFigures& trial) {
+  int64_t LeastPipelineBytes() const {
     const RunSpec& spec = out_.resolved;
-    MemoryProfile& profile = out_.profile.emplace();
-    profile.threads = spec.threads;
-    profile.peak = trial.at_peak;
-    for (size_t i = 0; i < memory::kCategories; ++i) {
-      const auto category = static_cast<Category>(i);
-      profile.peak[category] += (spec.threads - 1) * trial.step_at_peak[category];
-    }
-    profile.peak[Category::kInputPipeline] += spec.pipeline_bytes;
-    profile.peak[Category::kRuntime] += runtime_bytes_;
-    profile.peak_bytes = trial.fixed_bytes + trial.bytes_per_thread;
-    profile.bytes_per_further_thread = trial.bytes_per_thread;
-    profile.resident_bytes = profile.peak.Total();
-    profile.limit_bytes = spec.memory_limit;
-    profile.at_peak = trial.place;
-    profile.timeline_bytes = trial.timeline.bytes;
-    profile.timeline_places = trial.timeline.places;
-    profile.places = trial.timeline.names;
-  }
-
-  void FitThreads(const TrialFigures& trial, int threads) {
-    RunSpec& spec = out_.resolved;
-    const auto need = [&](int side_by_side) { return trial.fixed_bytes + side_by_side * trial.bytes_per_thread; };
-    while (spec.threads > 1 && need(spec.threads) > spec.memory_limit) --spec.threads;
-    if (need(spec.threads) > spec.memory_limit) {
-      const int64_t left = spec.memory_limit - trial.fixed_bytes;
-      // Beyond what is known it is about proportional.
-      int64_t samples = left > 0 ? trial.LargestMicroBatch(spec.micro_batch, left) : 0;
-      const bool exact = samples > 0;
-      if (!exact && left > 0) samples = left * spec.micro_batch / std::max<int64_t>(trial.bytes_per_thread, 1);
-      return RefuseMemory(absl::ResourceExhaustedError(
-          absl::StrCat("it needs ", need(1), " bytes of tensor memory with one virtual replica of ", spec.micro_batch,
-                       " samples at a time, and the limit is ", spec.memory_limit, ". ",
-                       samples > 0 ? absl::StrCat(exact ? "" : "About ", samples * spec.virtual_replicas,
-                                                  " samples a batch would fit with ", spec.virtual_replicas, " virtual replicas")
-                                   : absl::StrCat("Parameters, gradients and optimizer alone take ", trial.fixed_bytes, " bytes"))));
-    }
-    if (spec.threads < threads) {
-      out_.notes.push_back(absl::StrCat("memory: ", spec.threads, " virtual replicas side by side instead of ", threads,
-                                        ", to stay within ", spec.memory_limit, " bytes"));
-    }
+    dataset::PipelineOptions options;
+    options.image = ToImageOptions(spec, static_cast<int>(loaded_->model->input_shape().back()));
+    options.virtual_replica_count = spec.virtual_replicas;
+    const int64_t least = dataset::MinimumBytes(options, *sampler_);
+    // Training and validation have half each.
+    return files_.validation_index.empty() ? least : 2 * least;
   }
 
   void RefuseMemory(const absl::Status& status) {
@@ -266,6 +235,7 @@ class Planner {
   PlanOutcome out_;
   std::optional<LoadedModel> loaded_;
   std::vector<std::string> classes_;
+  std::unique_ptr<dataset::Sampler> sampler_;
   Recipe recipe_;
 };
 

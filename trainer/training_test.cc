@@ -223,16 +223,35 @@ TEST_F(Training, ThePeakOfAnyMicroBatchIsPredictedToTheByte) {
       spec_.kind = kind;
       for (const int samples : {1, 4, 9, 15, 16, 33, 100}) {
         spec_.micro_batch = samples;
-        const absl::StatusOr<TrialFigures> figures = RunTrial(spec_, *loaded, *recipe);
-        ASSERT_TRUE(figures.ok()) << figures.status();
-        EXPECT_EQ(figures->note, "");
-        EXPECT_EQ(figures->bytes_per_thread, *MeasureStep(spec_, *loaded, *recipe)) << precision << ", " << samples << " samples";
-        if (kind == JobKind::kFit) {
-          EXPECT_FALSE(figures->place.empty());
-        }
+        const auto trial = Trial::Create(spec_, *loaded, *recipe);
+        ASSERT_TRUE(trial.ok()) << trial.status();
+        const auto pass = (*trial)->Record({});
+        ASSERT_TRUE(pass.ok()) << pass.status();
+        EXPECT_EQ(pass->extends(), samples > 1) << pass->method();
+        const memory::Peak peak = pass->PeakAt(samples);
+        EXPECT_EQ(peak.bytes, (*trial)->Measure({})->bytes) << precision << ", " << samples << " samples";
+        if (kind != JobKind::kFit) continue;
+        EXPECT_FALSE(peak.place.empty());
+        const CallGraph& graph = loaded->model->call_graph();
+        std::vector<Segment> segments;
+        for (const memory::CallRange& range : memory::FewestBytes(pass->CostsAt(samples, graph)).segments)
+          segments.push_back({range.first, range.end});
+        const auto twice = (*trial)->Record(segments);
+        ASSERT_TRUE(twice.ok()) << twice.status();
+        EXPECT_EQ(twice->PeakAt(samples).bytes, (*trial)->Measure(segments)->bytes) << precision << ", " << samples << " samples, twice";
+        EXPECT_LT(twice->PeakAt(samples).bytes, samples == 1 ? peak.bytes : peak.bytes * 97 / 100);
       }
     }
   }
+}
+
+// The least that a job can be brought down to, and the step's part of it.
+std::pair<int64_t, int64_t> Least(const PlanOutcome& plan) {
+  const auto& remedies = plan.profile->remedies;
+  const auto pipeline = std::find_if(remedies.begin(), remedies.end(), [](const auto& remedy) { return remedy.name == "pipeline"; });
+  EXPECT_NE(pipeline, remedies.end());
+  const int64_t around = pipeline->resident_bytes - plan.profile->bytes_per_further_thread;
+  return {remedies.back().resident_bytes, remedies.back().resident_bytes - around};
 }
 
 TEST_F(Training, ThePeakOfARunIsThePlanned) {
@@ -248,12 +267,41 @@ TEST_F(Training, ThePeakOfARunIsThePlanned) {
   }
 }
 
+TEST_F(Training, UnderALimitSegmentsAreComputedTwiceToTheSameBits) {
+  spec_.batch = 28;
+  spec_.steps = 4;
+  const PlanOutcome plain = Plan();
+  ASSERT_TRUE(plain.errors.empty()) << absl::StrJoin(plain.errors, "\n");
+  EXPECT_TRUE(plain.resolved.recompute.segments.empty());
+  EXPECT_FALSE(plain.resolved.next.empty());
+  const auto [least, least_step] = Least(plain);
+  spec_.memory_limit = least + (plain.profile->bytes_per_further_thread - least_step) / 2;
+  const PlanOutcome fitted = Plan();
+  ASSERT_TRUE(fitted.errors.empty()) << absl::StrJoin(fitted.errors, "\n");
+  EXPECT_FALSE(fitted.resolved.recompute.segments.empty());
+  EXPECT_EQ(fitted.resolved.threads, 1);
+  EXPECT_LE(fitted.profile->resident_bytes, spec_.memory_limit);
+  EXPECT_THAT(absl::StrJoin(fitted.notes, "\n"), HasSubstr("computed again in backward"));
+  const auto without = Run(plain.resolved, {{0, 4}}, 1);
+  memory::CpuTensorPool().ResetPeak();
+  const auto with = Run(fitted.resolved, {{0, 4}}, 1);
+  const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
+  ASSERT_TRUE(without.ok() && with.ok()) << without.status() << with.status();
+  EXPECT_EQ(with->run.ending, Ending::kDone) << with->run.reason;
+  EXPECT_EQ(Hashes(with->record), Hashes(without->record));
+  EXPECT_EQ(usage.at_peak[memory::Category::kActivations], fitted.profile->peak[memory::Category::kActivations]);
+  // Asked not to, it is refused.
+  spec_.remedies = false;
+  EXPECT_EQ(Plan().failure, Ending::kOutOfMemory);
+}
+
 TEST_F(Training, WhatCannotFitIsRefusedWithTheLargestBatchThatWould) {
-  PlanOutcome plan = Plan();
-  const int64_t fixed = plan.profile->peak_bytes - plan.profile->bytes_per_further_thread;
   spec_.batch = 48;
   spec_.virtual_replicas = 4;
-  spec_.memory_limit = fixed + plan.profile->bytes_per_further_thread * 2;
+  PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const auto [least, step] = Least(plan);
+  spec_.memory_limit = least - step / 3;
   plan = Plan();
   ASSERT_EQ(plan.failure, Ending::kOutOfMemory);
   const std::string error = absl::StrJoin(plan.errors, "\n");

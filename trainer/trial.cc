@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/util/ParallelGuard.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -27,29 +26,16 @@ namespace {
 using memory::Category;
 
 // From this many samples on ATen takes another path for 1×1 and 3×3 convolutions on one thread, so that the sequence of allocations
-// changes (aten/src/ATen/native/Convolution.cpp, use_mkldnn). The same path is taken for any number of samples where it believes to have
-// more threads.
+// changes (aten/src/ATen/native/Convolution.cpp, use_mkldnn).
 constexpr int64_t kOtherRegime = 16;
 // Two micro-batches that say what others take, and one that checks it.
 constexpr std::array<int64_t, 3> kFew = {2, 3, 5};
+constexpr std::array<int64_t, 3> kMany = {kOtherRegime, kOtherRegime + 1, kOtherRegime + 3};
 
 int64_t LiveBytes() {
   const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
   return usage.live.Total() - usage.live[Category::kAllocatorSlack];
 }
-
-// The path of many samples for few, on this thread, which goes on alone.
-class PathOfMany {
- public:
-  explicit PathOfMany(bool many) : threads_(at::get_num_threads()), alone_(many) { at::set_num_threads(many ? 2 : 1); }
-  ~PathOfMany() { at::set_num_threads(threads_); }
-  PathOfMany(const PathOfMany&) = delete;
-  PathOfMany& operator=(const PathOfMany&) = delete;
-
- private:
-  const int threads_;
-  const c10::ParallelGuard alone_;
-};
 
 // Made-up pictures, which are no memory until somebody writes to them.
 class Blank {
@@ -175,18 +161,20 @@ class TrialOf final : public Trial {
   absl::Status Extend(absl::Span<const Segment> recomputed, RecordedPass& pass) const {
     // A single sample is another regime, too.
     if (spec_.micro_batch < kFew.front()) return absl::FailedPreconditionError("a single sample");
+    const auto& points = spec_.micro_batch < kOtherRegime ? kFew : kMany;
+    // Where segments are computed twice the kernels are those of the pass without, which was checked.
+    const size_t recordings = recomputed.empty() ? points.size() : 2;
     std::array<memory::Trace, kFew.size()> traces;
     std::array<memory::PassMarks, kFew.size()> marks;
     std::array<std::exception_ptr, kFew.size()> thrown;
-    ThreadTeam team(static_cast<int>(kFew.size()), [](int) { at::set_num_threads(1); });
+    ThreadTeam team(static_cast<int>(recordings), [](int) { at::set_num_threads(1); });
     team.Run([&](int thread) {
       const auto i = static_cast<size_t>(thread);
       try {
-        const PathOfMany path(spec_.micro_batch >= kOtherRegime);
         const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
         // What is made once, at first use, is not a step's.
         Step(*runner, 1, nullptr);
-        traces[i] = RecordOne(*runner, kFew[i], marks[i]);
+        traces[i] = RecordOne(*runner, points[i], marks[i]);
       } catch (...) {
         thrown[i] = std::current_exception();
       }
@@ -194,12 +182,12 @@ class TrialOf final : public Trial {
     for (const std::exception_ptr& one : thrown) {
       if (one) std::rethrow_exception(one);
     }
-    ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], kFew[0], traces[1], kFew[1]));
-    RETURN_IF_ERROR(fit.Check(traces[2], kFew[2]));
+    ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], points[0], traces[1], points[1]));
+    if (recordings > 2) RETURN_IF_ERROR(fit.Check(traces[2], points[2]));
     pass.steps_ = std::move(fit);
-    pass.marks_ = std::move(marks.back());
-    pass.method_ = absl::StrCat("steps of ", kFew[0], ", ", kFew[1], " and ", kFew[2], " samples, recorded",
-                                spec_.micro_batch >= kOtherRegime ? " on the path of 16 and more" : "");
+    pass.marks_ = std::move(marks[1]);
+    pass.method_ = absl::StrCat("steps of ", points[0], " and ", points[1], " samples, recorded",
+                                recordings > 2 ? absl::StrCat(", and one of ", points[2], " to check") : "");
     return absl::OkStatus();
   }
 

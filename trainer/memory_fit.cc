@@ -1,0 +1,290 @@
+#include "trainer/memory_fit.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "allreduce/leaf_sums.h"
+#include "allreduce/ordered_allreduce.h"
+#include "base/status_macros.h"
+
+namespace lockstep {
+namespace {
+
+using memory::Category;
+
+// What the pool keeps beyond its highest moment, where it may.
+constexpr int64_t kSlackBytes = 32 << 20;
+// How often a choice that turned out to take more is made again, for less.
+constexpr int kAttempts = 5;
+constexpr int64_t kMostMicroBatch = 1 << 16;
+// More than a picture of usual width shows.
+constexpr size_t kTimelinePoints = 1000;
+
+Recomputation ToRecomputation(const memory::Choice& choice) {
+  Recomputation recomputation;
+  for (const memory::CallRange& range : choice.segments) recomputation.segments.push_back({range.first, range.end});
+  recomputation.bytes_per_thread = choice.bytes;
+  recomputation.time_ratio = choice.time_ratio;
+  return recomputation;
+}
+
+int CallsIn(const Recomputation& recompute) {
+  int calls = 0;
+  for (const Segment& segment : recompute.segments) calls += segment.end - segment.first;
+  return calls;
+}
+
+std::string Size(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
+
+}  // namespace
+
+MemoryFit::MemoryFit(RunSpec& spec, Trial& trial, const CallGraph& graph, MemoryAround around)
+    : spec_(spec),
+      trial_(trial),
+      graph_(graph),
+      around_(around),
+      limit_(spec.memory_limit > 0 ? spec.memory_limit : spec.worker_memory_bytes),
+      threads_(spec.threads) {}
+
+int64_t MemoryFit::ExchangeBytes(int threads, int64_t* of_gradients) const {
+  if (spec_.kind != JobKind::kFit) return 0;
+  const allreduce::Layout& layout = trial_.gradients();
+  int64_t most = 0;
+  for (int ranks = 1; ranks <= std::clamp(spec_.most_replicas, 1, spec_.virtual_replicas); ++ranks) {
+    allreduce::Membership membership{0, spec_.virtual_replicas, allreduce::EvenRuns(spec_.virtual_replicas, ranks), 0};
+    const allreduce::MemoryNeed need = allreduce::PredictMemory(membership, layout, std::vector<bool>(static_cast<size_t>(ranks), false));
+    const int leaves = membership.runs[0].size();
+    const auto runs = allreduce::EvenRuns(leaves, std::clamp(threads, 1, leaves));
+    const int lanes = allreduce::LeafSums<float>::CountLanes(spec_.virtual_replicas, runs);
+    const auto own = static_cast<int64_t>(need.shared + static_cast<size_t>(lanes) * layout.bytes());
+    // Of each peer of the same host, the chunk that this rank reads and writes.
+    const auto others = static_cast<int64_t>(need.receive + need.shared * static_cast<size_t>(ranks - 1) / static_cast<size_t>(ranks));
+    if (own + others <= most) continue;
+    most = own + others;
+    if (of_gradients != nullptr) *of_gradients = own;
+  }
+  return most;
+}
+
+memory::Bytes MemoryFit::BytesOf(const Setting& setting, const memory::Bytes& step) const {
+  memory::Bytes bytes = trial_.state();
+  for (size_t i = 0; i < memory::kCategories; ++i) {
+    const auto category = static_cast<Category>(i);
+    bytes[category] += setting.threads * step[category];
+  }
+  int64_t gradients = 0;
+  const int64_t exchange = ExchangeBytes(setting.threads, &gradients);
+  bytes[Category::kGradients] += gradients;
+  bytes[Category::kCommunication] += exchange - gradients;
+  if (spec_.keeps_checkpoints()) bytes[Category::kCheckpointCopies] += trial_.state_bytes();
+  bytes[Category::kInputPipeline] += setting.pipeline_bytes;
+  bytes[Category::kRuntime] += around_.runtime_bytes;
+  // With a limit it gives way.
+  const int64_t slack = limit_ > 0 ? std::clamp<int64_t>(limit_ - bytes.Total(), 0, kSlackBytes) : kSlackBytes;
+  bytes[Category::kAllocatorSlack] += slack;
+  return bytes;
+}
+
+int64_t MemoryFit::Total(const Setting& setting) const {
+  const memory::Bytes around = BytesOf(setting, {});
+  return around.Total() - around[Category::kAllocatorSlack] + setting.threads * setting.recompute.bytes_per_thread;
+}
+
+int64_t MemoryFit::Beyond(int64_t micro_batch, const memory::PassCosts& costs) const {
+  return plain_.PeakAt(micro_batch).bytes - memory::CostOf(costs, {}).bytes;
+}
+
+absl::Status MemoryFit::RecordPlain() {
+  ASSIGN_OR_RETURN(plain_, trial_.Record({}));
+  chosen_ = plain_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Recomputation> MemoryFit::Recorded(const memory::Choice& choice) {
+  Recomputation recomputation = ToRecomputation(choice);
+  ASSIGN_OR_RETURN(RecordedPass pass, trial_.Record(recomputation.segments));
+  recomputation.bytes_per_thread = pass.PeakAt(spec_.micro_batch).bytes;
+  chosen_ = std::move(pass);
+  return recomputation;
+}
+
+absl::StatusOr<Recomputation> MemoryFit::Recompute(int64_t bytes) {
+  const memory::PassCosts costs = Costs(spec_.micro_batch);
+  int64_t target = bytes - Beyond(spec_.micro_batch, costs);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const std::optional<memory::Choice> choice = memory::ChooseSegments(costs, target);
+    if (!choice) break;
+    ASSIGN_OR_RETURN(const Recomputation recomputation, Recorded(*choice));
+    if (recomputation.bytes_per_thread <= bytes) return recomputation;
+    target -= recomputation.bytes_per_thread - bytes + bytes / 200;
+  }
+  ASSIGN_OR_RETURN(Recomputation least, Recorded(memory::FewestBytes(costs)));
+  if (least.bytes_per_thread <= bytes) return least;
+  return absl::NotFoundError(absl::StrCat(least.bytes_per_thread));
+}
+
+absl::Status MemoryFit::Apply(Setting& setting) {
+  while (setting.threads > 1 && Total(setting) > limit_) --setting.threads;
+  if (setting.threads < threads_) {
+    Add("threads", absl::StrCat(setting.threads, " virtual replicas side by side instead of ", threads_), setting, true);
+  }
+  if (Total(setting) > limit_ && setting.pipeline_bytes > around_.least_pipeline_bytes) {
+    const int64_t before = setting.pipeline_bytes;
+    setting.pipeline_bytes = std::max(around_.least_pipeline_bytes, before - (Total(setting) - limit_));
+    Add("pipeline", absl::StrCat("an input pipeline of ", Size(setting.pipeline_bytes), " instead of ", Size(before)), setting, true);
+  }
+  if (Total(setting) <= limit_) return absl::OkStatus();
+  if (spec_.kind == JobKind::kFit) {
+    absl::StatusOr<Recomputation> recompute = Recompute(Left(setting));
+    if (recompute.ok()) {
+      setting.recompute = *std::move(recompute);
+      Add("recompute", absl::StrCat(CallsIn(setting.recompute), " of ", graph_.calls.size(), " layers computed again in backward"), setting,
+          true);
+      return absl::OkStatus();
+    }
+    if (!absl::IsNotFound(recompute.status())) return recompute.status();
+    setting.recompute.bytes_per_thread = chosen_.PeakAt(spec_.micro_batch).bytes;
+    Add("recompute", "as much as possible computed again in backward", setting, false);
+  }
+  return Refuse(setting);
+}
+
+void MemoryFit::Add(const char* name, std::string text, const Setting& setting, bool applied) {
+  MemoryProfile::Remedy& remedy = profile_.remedies.emplace_back();
+  remedy.name = name;
+  remedy.text = std::move(text);
+  remedy.resident_bytes = Total(setting);
+  remedy.time_ratio = setting.recompute.time_ratio * threads_ / setting.threads;
+  remedy.applied = applied;
+  if (applied) {
+    notes_.push_back(
+        absl::StrCat("memory: ", remedy.text, ", to stay within ", limit_, " bytes",
+                     remedy.time_ratio > 1.005 ? absl::StrFormat("; a step takes about %.2f times as long", remedy.time_ratio) : ""));
+  }
+}
+
+void MemoryFit::PlanNext(const Setting& setting) {
+  spec_.next.clear();
+  if (spec_.kind != JobKind::kFit || !spec_.remedies || !plain_.extends()) return;
+  const memory::PassCosts costs = Costs(spec_.micro_batch);
+  const int64_t beyond = Beyond(spec_.micro_batch, costs);
+  const int64_t now = setting.recompute.bytes_per_thread;
+  std::vector<memory::Choice> choices;
+  for (const int64_t target : {now * 3 / 4, now / 2}) {
+    if (auto choice = memory::ChooseSegments(costs, target - beyond)) choices.push_back(*std::move(choice));
+  }
+  choices.push_back(memory::FewestBytes(costs));
+  int64_t last = now;
+  for (const memory::Choice& choice : choices) {
+    Recomputation next = ToRecomputation(choice);
+    next.bytes_per_thread += beyond;
+    if (next.bytes_per_thread > last * 49 / 50) continue;
+    last = next.bytes_per_thread;
+    spec_.next.push_back(std::move(next));
+  }
+}
+
+void MemoryFit::ListFurther(Setting setting) {
+  if (!spec_.remedies) return;
+  if (setting.threads > 1) {
+    setting.threads = 1;
+    Add("threads", absl::StrCat("one virtual replica at a time instead of ", threads_), setting, false);
+  }
+  if (setting.pipeline_bytes > around_.least_pipeline_bytes) {
+    setting.pipeline_bytes = around_.least_pipeline_bytes;
+    Add("pipeline", absl::StrCat("an input pipeline of ", Size(setting.pipeline_bytes)), setting, false);
+  }
+  for (const Recomputation& next : spec_.next) {
+    setting.recompute = next;
+    Add("recompute", absl::StrCat(CallsIn(next), " of ", graph_.calls.size(), " layers computed again in backward (about)"), setting,
+        false);
+  }
+}
+
+void MemoryFit::FindLargestBatch(Setting setting) {
+  const bool twice = spec_.kind == JobKind::kFit && spec_.remedies;
+  if (spec_.remedies) {
+    setting.threads = 1;
+    setting.pipeline_bytes = std::min(setting.pipeline_bytes, around_.least_pipeline_bytes);
+  }
+  const int64_t left = Left(setting);
+  const auto fits_plain = [&](int64_t samples) { return plain_.PeakAt(samples).bytes; };
+  int64_t samples = plain_.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, fits_plain);
+  if (twice && plain_.extends()) {
+    const int64_t by_costs = plain_.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, 0, [&](int64_t some) -> int64_t {
+      const memory::PassCosts costs = Costs(some);
+      return memory::ChooseSegments(costs, left - Beyond(some, costs)) ? 0 : 1;
+    });
+    if (by_costs > samples) {
+      const memory::PassCosts costs = Costs(by_costs);
+      const auto choice = memory::ChooseSegments(costs, left - Beyond(by_costs, costs));
+      const absl::StatusOr<RecordedPass> pass = trial_.Record(ToRecomputation(*choice).segments);
+      if (pass.ok()) {
+        samples = std::max(
+            samples, pass->LargestMicroBatch(spec_.micro_batch, by_costs, left, [&](int64_t some) { return pass->PeakAt(some).bytes; }));
+      }
+    }
+  }
+  profile_.largest_batch = samples * spec_.virtual_replicas;
+}
+
+void MemoryFit::Describe(const Setting& setting) {
+  const memory::Trace step = chosen_.At(spec_.micro_batch);
+  const memory::Peak peak = memory::PeakOf(step);
+  profile_.threads = setting.threads;
+  profile_.peak = BytesOf(setting, peak.by_category);
+  profile_.resident_bytes = profile_.peak.Total();
+  Setting one = setting;
+  one.threads = 1;
+  const memory::Bytes of_one = BytesOf(one, peak.by_category);
+  profile_.peak_bytes = of_one.Total() - of_one[Category::kRuntime] - of_one[Category::kInputPipeline] - of_one[Category::kAllocatorSlack];
+  profile_.bytes_per_further_thread = peak.bytes;
+  profile_.limit_bytes = limit_;
+  profile_.at_peak = peak.place;
+  profile_.method = chosen_.method();
+  memory::Timeline timeline = memory::TimelineOf(step, kTimelinePoints);
+  profile_.timeline_bytes = std::move(timeline.bytes);
+  profile_.timeline_places = std::move(timeline.places);
+  profile_.places = std::move(timeline.names);
+}
+
+absl::Status MemoryFit::Refuse(const Setting& setting) const {
+  return absl::ResourceExhaustedError(absl::StrCat("it needs ", Total(setting), " bytes with ",
+                                                   setting.threads == 1 ? "one virtual replica" : "virtual replicas", " of ",
+                                                   spec_.micro_batch, " samples at a time, and the limit is ", limit_));
+}
+
+absl::Status MemoryFit::Run() {
+  RETURN_IF_ERROR(RecordPlain());
+  if (!plain_.extends()) notes_.push_back(absl::StrCat("memory: ", plain_.method()));
+  Setting setting;
+  setting.threads = threads_;
+  setting.pipeline_bytes = spec_.pipeline_bytes;
+  setting.recompute.bytes_per_thread = plain_.PeakAt(spec_.micro_batch).bytes;
+  absl::Status status;
+  if (limit_ > 0 && Total(setting) > limit_) status = spec_.remedies ? Apply(setting) : Refuse(setting);
+  if (!status.ok() && !absl::IsResourceExhausted(status)) return status;
+  Describe(setting);
+  if (limit_ > 0) FindLargestBatch(setting);
+  if (!status.ok()) {
+    const int64_t batch = profile_.largest_batch;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        status.message(), ". ",
+        batch > 0 ? absl::StrCat(batch, " samples a batch would fit with ", spec_.virtual_replicas, " virtual replicas")
+                  : absl::StrCat("No batch of this many samples a virtual replica would fit; more virtual replicas of fewer samples may (",
+                                 Size(Total(setting) - setting.recompute.bytes_per_thread), " are taken by all but its steps)")));
+  }
+  PlanNext(setting);
+  ListFurther(setting);
+  spec_.threads = setting.threads;
+  spec_.pipeline_bytes = setting.pipeline_bytes;
+  spec_.recompute = setting.recompute;
+  if (limit_ > 0) {
+    spec_.tensor_bytes = limit_ - around_.runtime_bytes - setting.pipeline_bytes;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lockstep

@@ -1,0 +1,79 @@
+#pragma once
+// Fit: what one trainer of a job takes, all of it, and which remedies it needs to stay within its limit. In planning, between the trial,
+// which says what a pass takes, and the profile, which admission reads.
+//
+// Remedies that keep the bits, in the order in which they are tried, each only as far as needed: fewer virtual replicas side by side, a
+// smaller input pipeline, segments of the graph computed twice. A smaller micro-batch changes bits, and is tried last, where the job allows
+// it. No libtorch in this header.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "trainer/planner.h"
+#include "trainer/run_spec.h"
+#include "trainer/trial.h"
+
+namespace lockstep {
+
+// Beside the tensors of steps.
+struct MemoryAround {
+  int64_t runtime_bytes = 0;         // libraries, static data, what they keep in the heap
+  int64_t least_pipeline_bytes = 0;  // with which the input pipeline can run
+};
+
+class MemoryFit {
+ public:
+  // `spec` is resolved further; all must outlive this object.
+  MemoryFit(RunSpec& spec, Trial& trial, const CallGraph& graph, MemoryAround around);
+
+  // ResourceExhausted: nothing fits; says what would. Else as Trial::Record. The profile is there also of what does not fit.
+  absl::Status Run();
+
+  const MemoryProfile& profile() const { return profile_; }
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  // What can be chosen.
+  struct Setting {
+    int threads = 1;
+    int64_t pipeline_bytes = 0;
+    Recomputation recompute;  // with the bytes of one virtual replica's step
+  };
+  // Of the whole process, by category.
+  memory::Bytes BytesOf(const Setting& setting, const memory::Bytes& step) const;
+  int64_t Total(const Setting& setting) const;
+  // What one virtual replica's step may take.
+  int64_t Left(const Setting& setting) const { return limit_ - (Total(setting) - setting.threads * setting.recompute.bytes_per_thread); }
+  int64_t ExchangeBytes(int threads, int64_t* of_gradients) const;
+
+  absl::Status RecordPlain();
+  memory::PassCosts Costs(int64_t micro_batch) const { return plain_.CostsAt(micro_batch, graph_); }
+  // What a choice by costs leaves out.
+  int64_t Beyond(int64_t micro_batch, const memory::PassCosts& costs) const;
+  absl::Status Apply(Setting& setting);
+  // The segments with the least extra time of which one virtual replica's step takes no more than `bytes`, as recorded. NotFound: none.
+  absl::StatusOr<Recomputation> Recompute(int64_t bytes);
+  absl::StatusOr<Recomputation> Recorded(const memory::Choice& choice);
+  void PlanNext(const Setting& setting);
+  // What is not needed, and would be possible.
+  void ListFurther(Setting setting);
+  void FindLargestBatch(Setting setting);
+  void Add(const char* name, std::string text, const Setting& setting, bool applied);
+  void Describe(const Setting& setting);
+  absl::Status Refuse(const Setting& setting) const;
+
+  RunSpec& spec_;
+  Trial& trial_;
+  const CallGraph& graph_;
+  const MemoryAround around_;
+  const int64_t limit_;
+  const int threads_;  // asked for
+  RecordedPass plain_, chosen_;
+  MemoryProfile profile_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace lockstep
