@@ -35,7 +35,7 @@ class Retry : public Training {
  protected:
   void TearDown() override {
     memory::SetFailingRequests({});
-    memory::CpuTensorPool().SetLimit(0);
+    Training::TearDown();
   }
 
   // Of tensors, by category.

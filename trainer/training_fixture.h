@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/test_folder.h"
+#include "memory/cpu_allocator.h"
 #include "trainer/planner.h"
 #include "trainer/ranks_in_threads.h"
 #include "trainer/training.h"
@@ -55,6 +56,9 @@ class Training : public testing::Test {
     spec_.log_samples = true;
     spec_.runs = {{0, 4}};
   }
+
+  // The pool is the process's.
+  void TearDown() override { memory::CpuTensorPool().SetLimit(0); }
 
   std::string CopyOfTrain() {
     const std::string copy = absl::StrCat(scratch_, "/train");
