@@ -104,6 +104,11 @@ void SetFailpoint(std::string_view name, std::string_view action) {
   any_set = true;
 }
 
+bool ClaimFailpoint(std::string_view name, uint64_t most) {
+  static const char* const folder = std::getenv("LOCKSTEP_FAILPOINT_DIR");
+  return folder != nullptr && Claim(folder, name, most);
+}
+
 bool FailpointHit(std::string_view name) {
   Failpoints& all = *All();
   std::string action;

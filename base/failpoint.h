@@ -7,6 +7,7 @@
 // Actions: slow:MS (every time, without counting), kill and stop (the signals, to the process itself), exit (status 3), delay:MS, error.
 // Unset, a point costs a load and a branch. Thread-safe.
 
+#include <cstdint>
 #include <string_view>
 
 namespace lockstep {
@@ -16,6 +17,9 @@ bool FailpointHit(std::string_view name);
 bool FailpointsAreSet();
 // For tests of one process: in place of what the environment says of this point; it fires once, and needs no folder. Empty: nothing.
 void SetFailpoint(std::string_view name, std::string_view action);
+// For points that have conditions of their own: takes one firing of `most` that all processes share. False where none is left, or where
+// LOCKSTEP_FAILPOINT_DIR is not set.
+bool ClaimFailpoint(std::string_view name, uint64_t most = 1);
 
 // In code: `if (LOCKSTEP_FAILPOINT("trainer.before_update")) return absl::InternalError(…)`, or as a statement.
 #define LOCKSTEP_FAILPOINT(name) (::lockstep::FailpointsAreSet() && ::lockstep::FailpointHit(name))

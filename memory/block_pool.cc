@@ -4,7 +4,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <string>
+#include <string_view>
+#include <utility>
 
+#include "absl/container/node_hash_set.h"
+#include "memory/place.h"
 #include "memory/trace.h"
 
 namespace lockstep::memory {
@@ -12,6 +17,21 @@ namespace {
 
 // What is given back at once while other threads wait.
 constexpr int64_t kGiveBackSlice = 16 << 20;
+
+// The name of a layer, as one that lives for good, though its model may not. There are not many.
+const char* Lasting(std::string_view layer) {
+  if (layer.empty()) return "";
+  // Requests of one layer come one after another.
+  thread_local std::string_view newest;
+  thread_local const char* newest_name = "";
+  if (layer.data() == newest.data() && layer.size() == newest.size()) return newest_name;
+  static auto* const mutex = new absl::Mutex;
+  static auto* const names = new absl::node_hash_set<std::string>;
+  absl::MutexLock lock(mutex);
+  newest = layer;
+  newest_name = names->emplace(layer).first->c_str();
+  return newest_name;
+}
 
 int64_t WholePages(int64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
 
@@ -28,25 +48,29 @@ int64_t BlockPool::BlockSize(size_t bytes) {
 
 void* BlockPool::Allocate(size_t bytes) {
   const Category category = CurrentCategory();
-  void* block = Take(bytes, category);
-  if (Recording* recording = Recording::Current(); recording != nullptr && block != nullptr) {
+  Requests* const requests = Requests::Current();
+  void* block = requests != nullptr && requests->NextMustFail() ? nullptr : Take(bytes, category);
+  if (block == nullptr) {
+    Refusal refusal = Refuse(bytes, category);
+    if (requests != nullptr) requests->Add(std::move(refusal));
+    return nullptr;
+  }
+  if (Recording* recording = Recording::Current(); recording != nullptr) {
     recording->Requested(block, static_cast<int64_t>(bytes), category);
   }
   return block;
 }
 
 void* BlockPool::Take(size_t bytes, Category category) {
+  const char* const layer = Lasting(CurrentPlace().layer);
   absl::MutexLock lock(&mutex_);
   const int64_t size = bytes <= static_cast<size_t>(region_.size()) ? BlockSize(bytes) : -1;
   std::optional<int64_t> offset;
   if (size > 0 && (limit_ == 0 || size <= limit_ - live_bytes_)) offset = size <= Slabs::kLargestBlock ? TakeSmall(size) : TakePages(size);
-  if (!offset) {
-    ++refused_;
-    return nullptr;
-  }
+  if (!offset) return nullptr;
   void* address = region_.At(*offset);
   ASAN_UNPOISON_MEMORY_REGION(address, bytes);
-  blocks_.emplace(address, Block{size, category});
+  blocks_.emplace(address, Block{size, layer, category});
   live_bytes_ += size;
   live_[category] += size;
   highest_live_ = std::max(highest_live_, live_bytes_);
@@ -56,6 +80,30 @@ void* BlockPool::Take(size_t bytes, Category category) {
     at_peak_[Category::kAllocatorSlack] = Kept();
   }
   return address;
+}
+
+Refusal BlockPool::Refuse(size_t bytes, Category category) {
+  Refusal refusal;
+  refusal.bytes = static_cast<int64_t>(bytes);
+  refusal.category = category;
+  refusal.place = Text(CurrentPlace());
+  absl::flat_hash_map<const char*, int64_t> by_layer;
+  absl::MutexLock lock(&mutex_);
+  ++refused_;
+  refusal.limit_bytes = limit_;
+  if (limit_ > 0 && refusal.bytes >= 0 && refusal.bytes <= region_.size()) {
+    refusal.missing_bytes = std::max<int64_t>(live_bytes_ + BlockSize(bytes) - limit_, 0);
+  }
+  refusal.live = live_;
+  for (const auto& [address, block] : blocks_) {
+    if (*block.layer != '\0') by_layer[block.layer] += block.size;
+  }
+  refusal.layers.assign(by_layer.begin(), by_layer.end());
+  std::sort(refusal.layers.begin(), refusal.layers.end(), [](const auto& a, const auto& b) {
+    return std::pair(-a.second, std::string_view(a.first)) < std::pair(-b.second, std::string_view(b.first));
+  });
+  last_refusal_ = refusal;
+  return refusal;
 }
 
 std::optional<int64_t> BlockPool::TakeSmall(int64_t size) {
@@ -145,6 +193,11 @@ BlockPool::Usage BlockPool::GetUsage() const {
   Usage usage{live_, at_peak_, peak_bytes_, limit_, refused_};
   usage.live[Category::kAllocatorSlack] = Kept();
   return usage;
+}
+
+std::optional<Refusal> BlockPool::LastRefusal() const {
+  absl::MutexLock lock(&mutex_);
+  return last_refusal_;
 }
 
 void BlockPool::Trim() { GiveBackAbove(0); }

@@ -26,6 +26,7 @@
 #include "memory/address_region.h"
 #include "memory/category.h"
 #include "memory/range_set.h"
+#include "memory/requests.h"
 #include "memory/slabs.h"
 
 namespace lockstep::memory {
@@ -55,8 +56,8 @@ class BlockPool {
   static int64_t BlockSize(size_t bytes);
 
   // 64-byte aligned (page-aligned beyond Slabs::kLargestBlock), uninitialised, booked under the thread's CurrentCategory. Null if
-  // the limit or the machine refuses it; then `refused` grew by one, which a caller can check even where a library swallowed the
-  // error.
+  // the limit or the machine refuses it, or it must fail (memory/requests.h); then `refused` grew by one, and the calling thread's
+  // Requests know it, even where a library swallowed the error.
   void* Allocate(size_t bytes);
   // REQUIRES: from Allocate, and not freed yet. Null is fine.
   void Free(void* block);
@@ -64,6 +65,8 @@ class BlockPool {
   void SetLimit(int64_t limit_bytes);
   void ResetPeak();
   Usage GetUsage() const;
+  // The newest, if there was one.
+  std::optional<Refusal> LastRefusal() const;
   // Gives all kept bytes back, but for the free parts of slabs in use.
   void Trim();
   // What the kernel holds for the pool.
@@ -72,10 +75,12 @@ class BlockPool {
  private:
   struct Block {
     int64_t size = 0;
+    const char* layer = "";  // that ran; lives for good
     Category category = Category::kRuntime;
   };
 
   void* Take(size_t bytes, Category category);
+  Refusal Refuse(size_t bytes, Category category);
   int64_t Kept() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return kept_.bytes() + slabs_.free_bytes(); }
   // Offsets of blocks; nothing if the machine refuses.
   std::optional<int64_t> TakeSmall(int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -101,6 +106,7 @@ class BlockPool {
   Bytes at_peak_ ABSL_GUARDED_BY(mutex_);
   int64_t peak_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<Refusal> last_refusal_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace lockstep::memory

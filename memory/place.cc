@@ -1,5 +1,7 @@
 #include "memory/place.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace lockstep::memory {
 namespace {
 
@@ -16,6 +18,13 @@ std::string_view PhaseName(Phase phase) {
     case Phase::kValidate: return "validate";
   }
   return "load";
+}
+
+std::string Text(const Place& place) {
+  const std::string phase(PhaseName(place.phase));
+  if (place.layer.empty()) return phase;
+  return absl::StrCat(phase, place.phase == Phase::kBackward ? ", before " : " ",
+                      absl::string_view(place.layer.data(), place.layer.size()));
 }
 
 const Place& CurrentPlace() { return current; }

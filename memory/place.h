@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace lockstep::memory {
@@ -21,6 +22,9 @@ struct Place {
   // layer's variables: the layer that it was through with last, so that what runs comes before it in the graph.
   std::string_view layer;
 };
+
+// "forward conv1", "backward, before conv1", "update".
+std::string Text(const Place& place);
 
 // Of the calling thread. Initially loading, which is all that is not one of the other phases.
 const Place& CurrentPlace();

@@ -9,6 +9,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "memory/cpu_allocator.h"
+#include "trainer/remedy.h"
 
 namespace lockstep {
 namespace {
@@ -140,11 +142,21 @@ class Pass {
   absl::Time reported_ = absl::InfinitePast();
 };
 
-}  // namespace
+// A pass has no effect but what comes of it: where memory runs out, which all ranks know alike, it is made again.
+template <typename Once>
+absl::StatusOr<RunOutcome> UntilThereIsMemory(const RunSpec& spec, Reporter& reporter, Once&& once) {
+  for (int again = 1;; ++again) {
+    ASSIGN_OR_RETURN(RunOutcome outcome, once());
+    if (outcome.ending != Ending::kOutOfMemory || again > kMostAgain) return outcome;
+    memory::CpuTensorPool().Trim();
+    if (spec.rank == 0)
+      reporter.Note(absl::StrCat("the pass ran out of memory on ", outcome.reason, "; made again after kept memory was given back"));
+  }
+}
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
-                                       StepRunner<T>& runner, Reporter& reporter) {
+absl::StatusOr<RunOutcome> EvaluateOnce(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
+                                        StepRunner<T>& runner, Reporter& reporter) {
   RunOutcome outcome;
   ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data.TrainPipeline(0, 0));
   Pass<T> pass(spec, data, account, exchange, runner, *pipeline, reporter);
@@ -159,8 +171,8 @@ absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& da
 }
 
 template <typename T>
-absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, MemoryAccount& account,
-                                      GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
+absl::StatusOr<RunOutcome> PredictOnce(const RunSpec& spec, const Model& model, const DataSource& data, MemoryAccount& account,
+                                       GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
   RunOutcome outcome;
   const auto units = static_cast<size_t>(std::max<int64_t>(model.output_shape().back(), 1));
   const std::vector<std::string> columns = ColumnNames(data.train(), static_cast<int64_t>(units));
@@ -189,6 +201,20 @@ absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, c
   Judge(spec, data, evaluation.verdict, outcome);
   if (outcome.ending == Ending::kDone) outcome.artifacts.emplace_back("predictions.csv");
   return outcome;
+}
+
+}  // namespace
+
+template <typename T>
+absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec& spec, const DataSource& data, MemoryAccount& account, GradientExchange<T>& exchange,
+                                       StepRunner<T>& runner, Reporter& reporter) {
+  return UntilThereIsMemory(spec, reporter, [&] { return EvaluateOnce(spec, data, account, exchange, runner, reporter); });
+}
+
+template <typename T>
+absl::StatusOr<RunOutcome> RunPredict(const RunSpec& spec, const Model& model, const DataSource& data, MemoryAccount& account,
+                                      GradientExchange<T>& exchange, StepRunner<T>& runner, Reporter& reporter) {
+  return UntilThereIsMemory(spec, reporter, [&] { return PredictOnce(spec, model, data, account, exchange, runner, reporter); });
 }
 
 template absl::StatusOr<RunOutcome> RunEvaluate(const RunSpec&, const DataSource&, MemoryAccount&, GradientExchange<float>&,

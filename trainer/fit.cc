@@ -11,6 +11,7 @@
 #include "base/failpoint.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "memory/cpu_allocator.h"
 #include "trainer/equalize.h"
 #include "trainer/fit_loop.h"
 
@@ -75,6 +76,7 @@ absl::Status Fit<T>::MakePipeline() {
 template <typename T>
 absl::StatusOr<RunOutcome> Fit<T>::Run() {
   const absl::Time start = absl::Now();
+  const memory::ScopedRequests requests(&place_.requests());
   while (!over_) {
     absl::Status status = WorkLeft() ? Advance() : Conclude();
     if (status.ok() && !state_.ended && !state_.finished) {
@@ -86,6 +88,7 @@ absl::StatusOr<RunOutcome> Fit<T>::Run() {
     }
     RETURN_IF_ERROR(IsPeersTrouble(status) ? GoOn(status) : status);
   }
+  LogLive();
   outcome_.ending = state_.ending;
   outcome_.reason = state_.reason;
   ResultFigures& result = outcome_.result;
@@ -199,6 +202,12 @@ absl::Status Fit<T>::RunStep() {
   TellInHand();
   ASSIGN_OR_RETURN(const StepOutcome step, place_.runner().Train(state_.step + 1, *pipeline_, MyWord()));
   Heed(step.verdict);
+  if (step.verdict.out_of_memory) {
+    pipeline_.reset();
+    RETURN_IF_ERROR(TakeAgain(absl::StrCat("step ", state_.step + 1), step.verdict, step.refusal));
+    return MakePipeline();
+  }
+  remedies_.again = 0;
   ++state_.batch;
   if (Accept(step)) {
     Report(step);
@@ -213,12 +222,6 @@ absl::Status Fit<T>::RunStep() {
 template <typename T>
 bool Fit<T>::Accept(const StepOutcome& step) {
   const JointVerdict& verdict = step.verdict;
-  if (verdict.out_of_memory) {
-    End(Ending::kOutOfMemory, absl::StrCat("step ", state_.step + 1, " ran out of memory: ", verdict.error,
-                                           ". A smaller batch, fewer threads side by side (replicas.threads) or a higher "
-                                           "memory limit would do"));
-    return false;
-  }
   if (!verdict.error.empty()) {
     End(Ending::kFailed, absl::StrCat("step ", state_.step + 1, ": ", verdict.error));
     return false;
@@ -247,6 +250,20 @@ bool Fit<T>::CountBad(const std::vector<BadSample>& bad, const dataset::Index& i
     }
   }
   return true;
+}
+
+template <typename T>
+void Fit<T>::LogLive() const {
+  const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
+  std::string live;
+  for (size_t i = 0; i < memory::kCategories; ++i) {
+    const auto category = static_cast<memory::Category>(i);
+    if (category != memory::Category::kAllocatorSlack && usage.live[category] > 0) {
+      absl::StrAppend(&live, " ", std::string(memory::CategoryName(category)), "=", usage.live[category]);
+    }
+  }
+  LOG_INFO("job=%s rank=%d step=%d event=live_tensors retries=%d refused=%d%s", spec_.job_id, spec_.rank, state_.step, retries_,
+           usage.refused, live);
 }
 
 template <typename T>
@@ -299,7 +316,8 @@ void Fit<T>::Report(const StepOutcome& step) {
     reporter_.Status({"training", state_.step, figures.epoch, step.loss, figures.images_per_second, phase_totals_,
                       static_cast<uint64_t>(place_.exchange().exchanged_bytes()), static_cast<uint64_t>(pipeline.bytes),
                       static_cast<uint32_t>(pipeline.depth), figures.memory, state_.images,
-                      checkpoints_ == nullptr ? CheckpointFigures() : checkpoints_->figures(), pauses_});
+                      checkpoints_ == nullptr ? CheckpointFigures() : checkpoints_->figures(), pauses_, retries_,
+                      static_cast<uint64_t>(memory::CpuTensorPool().GetUsage().refused)});
   }
   state_.last_step = figures;
   reporter_.Step(std::move(figures));

@@ -8,13 +8,20 @@ namespace lockstep {
 
 template <typename T>
 absl::StatusOr<NamedValues> Fit<T>::Validate() {
-  ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
-  ASSIGN_OR_RETURN(const Evaluation evaluation, place_.runner().Evaluate(data_.validation_steps(), *pipeline, MyWord(), nullptr, nullptr));
+  const std::string what = absl::StrCat("validation after step ", state_.step);
+  Evaluation evaluation;
+  for (bool again = true; again && !state_.ended;) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<dataset::Pipeline> pipeline, data_.ValidationPipeline());
+    ASSIGN_OR_RETURN(evaluation, place_.runner().Evaluate(data_.validation_steps(), *pipeline, MyWord(), nullptr, nullptr));
+    Heed(evaluation.verdict);
+    again = evaluation.verdict.out_of_memory;
+    if (again) RETURN_IF_ERROR(TakeAgain(what, evaluation.verdict, evaluation.refusal));
+  }
+  if (state_.ended) return NamedValues();
+  remedies_.again = 0;
   const JointVerdict& verdict = evaluation.verdict;
-  Heed(verdict);
   if (!verdict.error.empty()) {
-    End(verdict.out_of_memory ? Ending::kOutOfMemory : Ending::kFailed,
-        absl::StrCat("validation after step ", state_.step, ": ", verdict.error));
+    End(Ending::kFailed, absl::StrCat(what, ": ", verdict.error));
   } else {
     CountBad(verdict.bad, data_.validation(), "validation");
   }
@@ -63,7 +70,7 @@ absl::Status Fit<T>::Decide(const EpochLogs& logs) {
   const int64_t epoch = static_cast<int64_t>(state_.sums.epoch) - 1;  // Keras counts from 0
   if (callbacks_.best && callbacks_.best->OnEpochEnd(epoch, logs, state_.best)) {
     // On every replica: whichever is rank 0 at the end stores it.
-    RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("best.keras")));
+    RETURN_IF_ERROR(WriteArchive("best.keras"));
   }
   if (callbacks_.plateau) {
     const double before = replica_.LearningRate();
@@ -101,7 +108,7 @@ absl::Status Fit<T>::Finish() {
 template <typename T>
 absl::Status Fit<T>::WriteResults() {
   reporter_.Status({.phase = "saving", .step = state_.step, .epoch = state_.epoch});
-  RETURN_IF_ERROR(replica_.WriteArchive(files_.model, Scratch("trained.keras")));
+  RETURN_IF_ERROR(WriteArchive("trained.keras"));
   outcome_.artifacts.emplace_back("trained.keras");
   if (callbacks_.best && state_.best.has_best != 0) outcome_.artifacts.emplace_back("best.keras");
   return absl::OkStatus();

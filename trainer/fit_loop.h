@@ -1,8 +1,10 @@
 #pragma once
 // The loop of a FIT: one step, or the end of an epoch, at a time, each whole or without an effect; and what happens when the members
-// of its generation change. fit.cc has the steps, fit_epoch.cc what comes at the end of an epoch and of the run. Used by one thread.
+// of its generation change. fit.cc has the steps, fit_epoch.cc what comes at the end of an epoch and of the run, fit_retry.cc what is done
+// where memory runs out. Used by one thread.
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -15,6 +17,7 @@
 #include "trainer/fit_state.h"
 #include "trainer/memory_account.h"
 #include "trainer/place.h"
+#include "trainer/remedy.h"
 #include "trainer/training.h"
 
 namespace lockstep {
@@ -32,7 +35,9 @@ class Fit {
         replica_(replica),
         place_(place),
         storage_(storage),
-        reporter_(reporter) {}
+        reporter_(reporter),
+        recomputations_(static_cast<int>(spec.next.size())),
+        remedies_{.threads = spec.threads} {}
 
   absl::Status Prepare(const Recipe& recipe);
   absl::StatusOr<RunOutcome> Run();
@@ -61,6 +66,17 @@ class Fit {
   // After every exchange.
   void Heed(const JointVerdict& verdict);
   absl::Status RunStep();
+  // What replicas know together of a step that ran out of memory.
+  struct Shortage {
+    Remedies furthest;
+    std::string text;           // of the first rank that can tell
+    int64_t missing_bytes = 0;  // at most
+  };
+  absl::StatusOr<Shortage> Confer(const std::string& what, const JointVerdict& verdict, const std::optional<memory::Refusal>& refusal);
+  // Some replica ran out of memory in `what`, which had no effect: all do the same about it, or the run ends.
+  absl::Status TakeAgain(const std::string& what, const JointVerdict& verdict, const std::optional<memory::Refusal>& refusal);
+  // The submitted archive with the state as it is. Where memory runs out for it, it is tried again.
+  absl::Status WriteArchive(const char* name);
   // False: the run ends.
   bool Accept(const StepOutcome& step);
   bool CountBad(const std::vector<BadSample>& bad, const dataset::Index& index, const char* data_set);
@@ -74,6 +90,8 @@ class Fit {
   void End(Ending ending, std::string reason);
   std::string Scratch(const char* name) const { return absl::StrCat(spec_.scratch, "/", name); }
   OwnedBytes Owned() const;
+  // What tensors hold by category when the run ends.
+  void LogLive() const;
 
   const RunSpec& spec_;
   const RunFiles& files_;
@@ -84,6 +102,7 @@ class Fit {
   Place<T>& place_;
   const CheckpointStorage& storage_;
   Reporter& reporter_;
+  const int recomputations_;  // planned for where memory runs out
 
   Callbacks callbacks_;
   std::unique_ptr<dataset::Pipeline> pipeline_;
@@ -98,6 +117,8 @@ class Fit {
   absl::Time epoch_start_ = absl::Now();
   Phases phase_totals_;
   PauseFigures pauses_;
+  Remedies remedies_;
+  uint64_t retries_ = 0;
   absl::Time last_status_ = absl::InfinitePast();
   absl::Time told_in_hand_ = absl::InfinitePast();
   std::unique_ptr<CheckpointWriter<T>> checkpoints_;  // its thread reads from the replica

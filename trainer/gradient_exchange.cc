@@ -43,8 +43,14 @@ template <typename T>
 GradientExchange<T>::GradientExchange(const RunSpec& spec, std::unique_ptr<allreduce::OrderedAllReduce> all_reduce,
                                       const allreduce::Layout& layout)
     : spec_(spec), all_reduce_(std::move(all_reduce)) {
+  SpreadOverThreads(layout);
+}
+
+template <typename T>
+void GradientExchange<T>::SpreadOverThreads(const allreduce::Layout& layout) {
+  sums_.reset();  // their memory first
   sums_ =
-      std::make_unique<allreduce::LeafSums<T>>(spec.virtual_replicas, spec.thread_runs(), layout, all_reduce_->template subtree_sums<T>(),
+      std::make_unique<allreduce::LeafSums<T>>(spec_.virtual_replicas, spec_.thread_runs(), layout, all_reduce_->template subtree_sums<T>(),
                                                // What breaks here is reported by Finish.
                                                [this](int bucket) { all_reduce_->Submit(bucket).IgnoreError(); });
 }

@@ -40,6 +40,8 @@ class GradientExchange {
                                                                 std::function<bool()> abandoned);
 
   allreduce::LeafSums<T>& sums() { return *sums_; }
+  // The sums are made anew, for the spec's threads as they are now: references to the old ones end. REQUIRES: no step is under way.
+  void SpreadOverThreads(const allreduce::Layout& layout);
   absl::Status BeginStep() { return sums_->BeginStep(); }
   // Waits for the peers. After OK, reduced() holds the sum over all leaves until the next BeginStep. Internal: this replica's state is
   // not that of the others. Aborted: that of another is not, or see OrderedAllReduce::Finish.

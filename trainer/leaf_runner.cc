@@ -112,7 +112,8 @@ void LeafRunner<T>::Guard(LeafResult& result, Work&& work) {
     result.error = error.what_without_backtrace();
   } catch (const std::bad_alloc&) {
     result.out_of_memory = true;
-    result.error = "out of memory outside of tensors";
+    const memory::Place& place = memory::CurrentPlace();
+    result.error = absl::StrCat("out of memory outside of tensors: ", memory::Text(place));
   } catch (const std::exception& error) {
     result.error = error.what();
   }
@@ -218,6 +219,7 @@ class MarkCalls {
 template <typename T>
 void LeafRunner<T>::TrainOn(const at::Tensor& images, const at::Tensor& labels, int64_t micro_batch, memory::PassMarks* marks) {
   const ScopedCategory category(Category::kActivations);
+  const memory::ScopedPhase phase(memory::Phase::kForward);
   LeafResult result;
   result.metrics.resize(context_.metrics.size());
   result.samples = images.size(0);

@@ -295,6 +295,8 @@ v1::TrainerStatus ToProto(const StatusFigures& figures) {
   proto.set_pauses(figures.pauses.count);
   proto.set_pause_seconds(figures.pauses.seconds);
   proto.set_last_pause_seconds(figures.pauses.last_seconds);
+  proto.set_out_of_memory_retries(figures.out_of_memory_retries);
+  proto.set_refused_allocations(figures.refused_allocations);
   const CheckpointFigures& checkpoint = figures.checkpoint;
   if (checkpoint.written + checkpoint.skipped + checkpoint.failed > 0) {
     v1::CheckpointStatus* out = proto.mutable_checkpoint();

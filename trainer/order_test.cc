@@ -33,6 +33,15 @@ v1::TrainerStart Start() {
   return start;
 }
 
+TEST(Status, TellsOfMemoryThatRanOut) {
+  StatusFigures figures;
+  figures.out_of_memory_retries = 3;
+  figures.refused_allocations = 7;
+  const v1::TrainerStatus status = ToProto(figures);
+  EXPECT_EQ(status.out_of_memory_retries(), 3u);
+  EXPECT_EQ(status.refused_allocations(), 7u);
+}
+
 TEST(Order, BecomesARunSpec) {
   v1::TrainerStart start = Start();
   start.mutable_order()->mutable_job()->mutable_data()->set_no_shuffle(true);

@@ -1,5 +1,7 @@
 #include "trainer/place.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -28,11 +30,42 @@ absl::Status Place<T>::Join() {
   LOCKSTEP_FAILPOINT("trainer.rendezvous");
   const auto abandoned = [this] { return reporter_.NewestGeneration() > spec_.generation; };
   ASSIGN_OR_RETURN(exchange_, GradientExchange<T>::Join(spec_, layout_, rendezvous_, ComputeEnvironment(), abandoned));
+  requests_.Begin(spec_.rank, 0);
+  SetTensorLimit();
+  MakeRunner();
+  return absl::OkStatus();
+}
+
+template <typename T>
+void Place<T>::SetTensorLimit() {
   if (spec_.tensor_bytes > 0) {
     memory::CpuTensorPool().SetLimit(std::max<int64_t>(spec_.tensor_bytes - exchange_->memory_bytes(), 1));
   }
-  runner_ = std::make_unique<StepRunner<T>>(spec_, model_, recipe_, replica_, *exchange_, reporter_, spec_.kind == JobKind::kFit);
-  return absl::OkStatus();
+}
+
+template <typename T>
+void Place<T>::MakeRunner() {
+  runner_ =
+      std::make_unique<StepRunner<T>>(spec_, model_, recipe_, replica_, *exchange_, requests_, reporter_, spec_.kind == JobKind::kFit);
+}
+
+template <typename T>
+void Place<T>::Ease(const Remedies& remedies) {
+  const bool other_threads = remedies.threads != spec_.threads;
+  const bool other_segments = recomputations_ < remedies.recomputations;
+  if (other_threads || other_segments) runner_.reset();
+  for (; recomputations_ < remedies.recomputations && !spec_.next.empty(); ++recomputations_) {
+    spec_.recompute = std::move(spec_.next.front());
+    spec_.next.erase(spec_.next.begin());
+  }
+  if (other_threads) {
+    spec_.threads = remedies.threads;
+    exchange_->SpreadOverThreads(layout_);
+    SetTensorLimit();
+  }
+  memory::CpuTensorPool().Trim();
+  malloc_trim(0);
+  if (runner_ == nullptr) MakeRunner();
 }
 
 template <typename T>

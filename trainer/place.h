@@ -7,8 +7,10 @@
 
 #include "absl/status/status.h"
 #include "allreduce/layout.h"
+#include "memory/requests.h"
 #include "trainer/gradient_exchange.h"
 #include "trainer/records.h"
+#include "trainer/remedy.h"
 #include "trainer/replica.h"
 #include "trainer/run_spec.h"
 #include "trainer/step_runner.h"
@@ -40,13 +42,21 @@ class Place {
   // Whether this is another generation than the one that the process was started for: its members may be a step apart.
   bool moved() const { return moved_; }
 
-  // Until the next Move. REQUIRES: Enter succeeded.
+  // Between steps: freed memory that was kept goes back, and from now on no more than so many threads compute, and as many of the planned
+  // recomputations have been taken up. A runner and sums that were got before are gone. REQUIRES: Enter succeeded.
+  void Ease(const Remedies& remedies);
+  // What this replica's threads ask for.
+  memory::Requests& requests() { return requests_; }
+
+  // Until the next Move or Ease. REQUIRES: Enter succeeded.
   GradientExchange<T>& exchange() { return *exchange_; }
   StepRunner<T>& runner() { return *runner_; }
 
  private:
   absl::Status Join();
   absl::Status MoveTo(Placement placement);
+  void SetTensorLimit();
+  void MakeRunner();
 
   RunSpec& spec_;
   const Model& model_;
@@ -56,9 +66,11 @@ class Place {
   const Rendezvous& rendezvous_;
   const Regroup regroup_;
   Reporter& reporter_;
+  memory::Requests requests_;
   std::unique_ptr<GradientExchange<T>> exchange_;
   std::unique_ptr<StepRunner<T>> runner_;
   bool moved_ = false;
+  int recomputations_ = 0;  // of those planned, taken up
 };
 
 // Of an exchange: a peer died, was silent, or said what cannot be; nothing that this process could not survive.

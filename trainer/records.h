@@ -109,6 +109,8 @@ struct StatusFigures {
   uint64_t images = 0;
   CheckpointFigures checkpoint;
   PauseFigures pauses;
+  uint64_t out_of_memory_retries = 0;
+  uint64_t refused_allocations = 0;
 };
 
 // How a run ended, if not by an error of the machine.

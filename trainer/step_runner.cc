@@ -20,8 +20,14 @@ double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now()
 
 template <typename T>
 StepRunner<T>::StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
-                          Reporter& reporter, bool trains)
-    : spec_(spec), loss_(recipe.loss), replica_(replica), exchange_(exchange), reporter_(reporter), thread_runs_(spec.thread_runs()) {
+                          memory::Requests& requests, Reporter& reporter, bool trains)
+    : spec_(spec),
+      loss_(recipe.loss),
+      replica_(replica),
+      exchange_(exchange),
+      requests_(requests),
+      reporter_(reporter),
+      thread_runs_(spec.thread_runs()) {
   for (const MetricConfig& metric : recipe.metrics) metrics_.emplace_back(metric);
   const int threads = static_cast<int>(thread_runs_.size());
   const LeafContext context{model,
@@ -43,6 +49,7 @@ template <typename T>
 std::vector<LeafResult> StepRunner<T>::RunLeaves(const std::function<LeafResult(int thread, int leaf)>& run) {
   std::vector<LeafResult> results(static_cast<size_t>(spec_.my_run().size()));
   team_->Run([&](int thread) {
+    const memory::ScopedRequests scope(&requests_);
     const allreduce::LeafRange leaves = thread_runs_[static_cast<size_t>(thread)];
     for (int leaf = leaves.begin; leaf < leaves.end; ++leaf) {
       results[static_cast<size_t>(leaf - spec_.my_run().begin)] = run(thread, leaf);
@@ -52,9 +59,21 @@ std::vector<LeafResult> StepRunner<T>::RunLeaves(const std::function<LeafResult(
 }
 
 template <typename T>
+std::optional<memory::Refusal> StepRunner<T>::TakeRefusal(Verdict& verdict) {
+  memory::Requests::Refused refused = requests_.TakeRefused();
+  if (refused.count > 0) {
+    verdict.out_of_memory = true;
+    verdict.error = refused.first->Text();
+  }
+  return std::move(refused.first);
+}
+
+template <typename T>
 absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipeline& pipeline, const Word& word) {
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(exchange_.BeginStep());
+  requests_.Begin(spec_.rank, step);
+  requests_.TakeRefused();
   Verdict verdict{word};
   reporter_.Enter(Activity::kStepBegins, step);
   LOCKSTEP_FAILPOINT("trainer.pace");
@@ -77,6 +96,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
     return result;
   });
   StepOutcome outcome;
+  outcome.refusal = TakeRefusal(verdict);
   const auto threads = static_cast<double>(runners_.size());
   for (const LeafResult& leaf : verdict.leaves) {
     outcome.phases.wait_for_data += leaf.wait_seconds / threads;
@@ -110,6 +130,7 @@ absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipe
                                                    const PassWatcher& watcher) {
   LOCKSTEP_FAILPOINT("trainer.validate");
   reporter_.Enter("validate", 0);
+  requests_.TakeRefused();
   Verdict verdict{word};
   std::vector<LeafResult> totals = NoFigures();
   for (uint64_t step = 0; step < steps; ++step) {
@@ -147,6 +168,7 @@ absl::StatusOr<Evaluation> StepRunner<T>::Evaluate(uint64_t steps, dataset::Pipe
   }
   verdict.leaves = std::move(totals);
   Evaluation evaluation;
+  evaluation.refusal = TakeRefusal(verdict);
   ASSIGN_OR_RETURN(evaluation.verdict, exchange_.ExchangeVerdicts(verdict));
   const JointVerdict& joint = evaluation.verdict;
   if (joint.samples > 0) evaluation.loss = joint.loss_sum / static_cast<double>(joint.samples) + replica_.SumOfPenalties();

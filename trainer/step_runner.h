@@ -8,11 +8,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "dataset/pipeline.h"
+#include "memory/requests.h"
 #include "model/model.h"
 #include "model/training/compile_config.h"
 #include "trainer/gradient_exchange.h"
@@ -27,13 +29,15 @@ namespace lockstep {
 struct StepOutcome {
   JointVerdict verdict;
   bool committed = false;
-  double loss = 0;  // mean over the step's samples and the weight penalties, before the update
-  Phases phases;    // wait, forward and backward are means over the compute threads
+  double loss = 0;                         // mean over the step's samples and the weight penalties, before the update
+  std::optional<memory::Refusal> refusal;  // of this replica, where it ran out of memory: the first
+  Phases phases;                           // wait, forward and backward are means over the compute threads
 };
 
 // Sums over all samples of a pass.
 struct Evaluation {
   JointVerdict verdict;
+  std::optional<memory::Refusal> refusal;  // as StepOutcome's
   double loss = 0;
   NamedValues metrics;
 };
@@ -53,9 +57,10 @@ class StepRunner {
  public:
   using OutputSink = typename LeafRunner<T>::OutputSink;
 
-  // `trains`: gradients will be taken. All must outlive this object.
+  // `trains`: gradients will be taken. `requests`: this replica's; a step, or a pass, in which one of them is refused is bad, whatever
+  // became of the error. All must outlive this object.
   StepRunner(const RunSpec& spec, const Model& model, const Recipe& recipe, Replica<T>& replica, GradientExchange<T>& exchange,
-             Reporter& reporter, bool trains);
+             memory::Requests& requests, Reporter& reporter, bool trains);
 
   // `step` counts from 1 and is the random streams'.
   absl::StatusOr<StepOutcome> Train(uint64_t step, dataset::Pipeline& pipeline, const Word& word);
@@ -72,6 +77,8 @@ class StepRunner {
   // Of this replica's virtual replicas.
   std::vector<LeafResult> NoFigures() const;
   static PassSoFar SumUp(uint64_t batches, const std::vector<LeafResult>& totals);
+  // What was refused since the step, or the pass, began.
+  std::optional<memory::Refusal> TakeRefusal(Verdict& verdict);
   std::vector<LeafResult> RunLeaves(const std::function<LeafResult(int thread, int leaf)>& run);
 
   const RunSpec& spec_;
@@ -79,6 +86,7 @@ class StepRunner {
   std::vector<Metric> metrics_;
   Replica<T>& replica_;
   GradientExchange<T>& exchange_;
+  memory::Requests& requests_;
   Reporter& reporter_;
   const std::vector<allreduce::LeafRange> thread_runs_;
   std::vector<std::unique_ptr<LeafRunner<T>>> runners_;  // by thread

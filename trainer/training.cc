@@ -4,9 +4,12 @@
 #include <c10/util/Exception.h>
 
 #include <memory>
+#include <new>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/logging.h"
 #include "base/status_macros.h"
 #include "memory/cpu_allocator.h"
 #include "trainer/evaluate.h"
@@ -16,6 +19,19 @@
 
 namespace lockstep {
 namespace {
+
+// Outside of steps, which end such errors themselves: while it loaded, met the others or was given the state.
+absl::StatusOr<RunOutcome> RanOut(const RunSpec& spec, const std::string& error) {
+  std::string reason = absl::StrCat("rank ", spec.rank, ", outside of steps: ", error);
+  if (const auto refusal = memory::CpuTensorPool().LastRefusal()) absl::StrAppend(&reason, " (", refusal->LiveText(0), ")");
+  LOG_WARNING("job=%s rank=%d event=out_of_memory reason=\"%s\"", spec.job_id, spec.rank, reason);
+  // What the others do without this replica is not for it to say.
+  if (spec.rank != 0) return absl::ResourceExhaustedError(reason);
+  RunOutcome outcome;
+  outcome.ending = Ending::kOutOfMemory;
+  outcome.reason = std::move(reason);
+  return outcome;
+}
 
 template <typename T>
 absl::StatusOr<RunOutcome> Run(RunSpec& spec, const RunFiles& files, LoadedModel& loaded, const DataSource& data, MemoryAccount& account,
@@ -55,10 +71,9 @@ absl::StatusOr<RunOutcome> RunJob(const RunSpec& ordered, const RunFiles& files,
     }
     return Run<float>(spec, files, loaded, *data, account, rendezvous, regroup, storage, reporter);
   } catch (const c10::OutOfMemoryError& error) {
-    RunOutcome outcome;
-    outcome.ending = Ending::kOutOfMemory;
-    outcome.reason = error.what_without_backtrace();
-    return outcome;
+    return RanOut(spec, error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return RanOut(spec, "out of memory outside of tensors");
   } catch (const c10::Error& error) {
     return absl::InternalError(error.what_without_backtrace());
   }

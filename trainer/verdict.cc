@@ -28,6 +28,8 @@ v1::Verdict ToProto(const Verdict& verdict, size_t most_reason_bytes) {
   proto.set_state_hash(verdict.state_hash);
   proto.set_durable_step(verdict.durable_step);
   proto.set_newest_generation(verdict.newest_generation);
+  proto.set_out_of_memory(verdict.out_of_memory);
+  proto.set_error(verdict.error.substr(0, most_reason_bytes));
   for (const LeafResult& leaf : verdict.leaves) {
     proto.set_out_of_memory(proto.out_of_memory() || leaf.out_of_memory);
     if (proto.error().empty()) proto.set_error(leaf.error.substr(0, most_reason_bytes));
@@ -138,10 +140,15 @@ absl::StatusOr<JointVerdict> JoinVerdicts(const std::vector<std::string>& encode
     const v1::Verdict& verdict = verdicts[rank];
     joint.cancel |= verdict.cancel();
     joint.pause |= verdict.pause();
-    joint.out_of_memory |= verdict.out_of_memory();
     joint.durable_step = std::max<uint64_t>(joint.durable_step, verdict.durable_step());
     joint.newest_generation = std::max<uint64_t>(joint.newest_generation, verdict.newest_generation());
-    if (joint.error.empty() && !verdict.error().empty()) joint.error = absl::StrCat("rank ", rank, ": ", verdict.error());
+    // The cut to nothing leaves a shortage without words.
+    const bool first_short = verdict.out_of_memory() && !joint.out_of_memory;
+    if (first_short || (joint.error.empty() && !verdict.error().empty())) {
+      joint.error = absl::StrCat("rank ", rank, ": ", verdict.error().empty() ? "out of memory" : verdict.error());
+    }
+    if (verdict.out_of_memory()) joint.ranks_out_of_memory.push_back(static_cast<int>(rank));
+    joint.out_of_memory |= verdict.out_of_memory();
     for (const v1::LeafVerdict& proto : verdict.leaves()) {
       if (proto.leaf() >= seen.size() || seen[proto.leaf()]) {
         return absl::DataLossError(absl::StrCat("rank ", rank, " speaks for virtual replica ", proto.leaf(), ", which is not its own"));

@@ -36,6 +36,9 @@ struct Word {
 // One replica's part.
 struct Verdict : Word {
   std::vector<LeafResult> leaves;
+  // Of none of them in particular: a request was refused, be it that a library went another way then.
+  bool out_of_memory = false;
+  std::string error;
 };
 
 // Of all replicas together.
@@ -43,12 +46,13 @@ struct JointVerdict {
   bool cancel = false;
   bool pause = false;  // some replica was told so
   bool out_of_memory = false;
-  uint64_t durable_step = 0;       // as far as any replica knows
-  uint64_t newest_generation = 0;  // that any replica was told of
+  std::vector<int> ranks_out_of_memory;  // in order
+  uint64_t durable_step = 0;             // as far as any replica knows
+  uint64_t newest_generation = 0;        // that any replica was told of
   // Replicas whose state is not that of most, by rank, and who has which: nothing of this step counts. All, if no state is that of most.
   std::vector<int> divergent;
   std::string divergence;
-  std::string error;  // empty: the step may be committed; else the first rank's, by rank
+  std::string error;  // empty: the step may be committed; else the first rank's, by rank, of those that ran out of memory if any did
   int64_t samples = 0;
   double loss_sum = 0;
   std::vector<SumAndCount> metrics;

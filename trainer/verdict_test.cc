@@ -68,6 +68,24 @@ TEST(Verdict, OneReplicasTroubleIsEverybodys) {
   EXPECT_EQ(joint->error, "rank 1: out of memory: 12 bytes");
 }
 
+TEST(Verdict, MemoryThatRanOutComesBeforeOtherTroubleAndNeedsNoLeafThatKnows) {
+  LeafResult sick = Leaf(0);
+  sick.error = "no such file";
+  Verdict swallowed;
+  swallowed.leaves = {Leaf(1)};
+  swallowed.out_of_memory = true;
+  swallowed.error = "forward conv1 asked for 12 bytes";
+  LeafResult also = Leaf(2);
+  also.out_of_memory = true;
+  also.error = "out of memory: 13 bytes";
+  const auto joint = JoinVerdicts({Encode({sick}), EncodeVerdict(swallowed), Encode({also})}, 3);
+  ASSERT_TRUE(joint.ok());
+  EXPECT_TRUE(joint->out_of_memory);
+  EXPECT_THAT(joint->ranks_out_of_memory, ElementsAre(1, 2));
+  EXPECT_EQ(joint->error, "rank 1: forward conv1 asked for 12 bytes");
+  EXPECT_FALSE(JoinVerdicts({Encode({sick}), Encode({Leaf(1)})}, 2)->out_of_memory);
+}
+
 TEST(Verdict, ReplicasWhoseStateDiffersAreNamed) {
   const auto joint = JoinVerdicts({Encode({Leaf(0)}, "aa"), Encode({Leaf(1)}, "bb"), Encode({Leaf(2)}, "aa")}, 3);
   ASSERT_TRUE(joint.ok());

@@ -19,6 +19,8 @@ WorkerFigures Figures() {
   trainer.set_job_id("a");
   trainer.set_rank(3);
   trainer.mutable_status()->set_step(17);
+  trainer.mutable_status()->set_out_of_memory_retries(4);
+  trainer.mutable_status()->set_refused_allocations(5);
   trainer.mutable_status()->mutable_phase_seconds()->set_reduce(1.5);
   (*trainer.mutable_status()->mutable_memory()->mutable_bytes_by_category())["optimizer"] = 4096;
   figures.running.push_back(trainer);
@@ -28,6 +30,8 @@ WorkerFigures Figures() {
 TEST(Metrics, TellOfTrainersByJobAndRank) {
   const std::string text = MetricsText(Figures());
   EXPECT_THAT(text, HasSubstr("# TYPE lockstep_trainer_steps_total counter\nlockstep_trainer_steps_total{job=\"a\",rank=\"3\"} 17"));
+  EXPECT_THAT(text, HasSubstr("lockstep_trainer_out_of_memory_retries_total{job=\"a\",rank=\"3\"} 4"));
+  EXPECT_THAT(text, HasSubstr("lockstep_trainer_refused_allocations_total{job=\"a\",rank=\"3\"} 5"));
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_phase_seconds_total{job=\"a\",rank=\"3\",phase=\"reduce\"} 1.5"));
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_memory_bytes{job=\"a\",rank=\"3\",category=\"optimizer\"} 4096"));
   EXPECT_THAT(text, HasSubstr("lockstep_worker_trainers_ended_total{reason=\"crashed\"} 2"));

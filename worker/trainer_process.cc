@@ -61,6 +61,8 @@ v1::TrainerStatus MergeStatus(const v1::TrainerStatus& older, const v1::TrainerS
   merged.set_step(std::max(older.step(), newer.step()));
   merged.set_epoch(std::max(older.epoch(), newer.epoch()));
   merged.set_images(std::max(older.images(), newer.images()));
+  merged.set_out_of_memory_retries(std::max(older.out_of_memory_retries(), newer.out_of_memory_retries()));
+  merged.set_refused_allocations(std::max(older.refused_allocations(), newer.refused_allocations()));
   merged.set_all_reduce_bytes(std::max(older.all_reduce_bytes(), newer.all_reduce_bytes()));
   if (older.phase_seconds().total() > newer.phase_seconds().total()) *merged.mutable_phase_seconds() = older.phase_seconds();
   if (!newer.has_activity() && older.has_activity()) *merged.mutable_activity() = older.activity();

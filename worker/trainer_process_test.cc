@@ -118,6 +118,8 @@ TEST(MergeStatus, TotalsNeverGoDownAndAPhaseKeepsTheFigures) {
   step.set_images(320);
   step.set_loss(0.5);
   step.set_all_reduce_bytes(1000);
+  step.set_out_of_memory_retries(2);
+  step.set_refused_allocations(9);
   step.mutable_phase_seconds()->set_total(3);
   step.mutable_memory()->set_peak_bytes(7);
   v1::TrainerStatus saving;
@@ -128,6 +130,8 @@ TEST(MergeStatus, TotalsNeverGoDownAndAPhaseKeepsTheFigures) {
   EXPECT_EQ(merged.images(), 320U);
   EXPECT_EQ(merged.loss(), 0.5);
   EXPECT_EQ(merged.all_reduce_bytes(), 1000U);
+  EXPECT_EQ(merged.out_of_memory_retries(), 2U);
+  EXPECT_EQ(merged.refused_allocations(), 9U);
   EXPECT_EQ(merged.phase_seconds().total(), 3);
   EXPECT_EQ(merged.memory().peak_bytes(), 7U);
   step.set_loss(0);

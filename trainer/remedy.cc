@@ -1,0 +1,38 @@
+#include "trainer/remedy.h"
+
+#include <algorithm>
+
+namespace lockstep {
+
+Remedies Furthest(const std::vector<Remedies>& all) {
+  Remedies furthest = all.front();
+  for (const Remedies& one : all) {
+    furthest.threads = std::min(furthest.threads, one.threads);
+    furthest.recomputations = std::max(furthest.recomputations, one.recomputations);
+    furthest.again = std::max(furthest.again, one.again);
+    furthest.gave_back = std::max(furthest.gave_back, one.gave_back);
+  }
+  return furthest;
+}
+
+RemedyChoice NextRemedy(const Remedies& now, const RemedyLimits& limits) {
+  RemedyChoice choice{Remedy::kNone, now};
+  Remedies& after = choice.after;
+  const int threads = std::min(now.threads, limits.most_leaves);
+  if (now.gave_back == 0 || limits.step + 1 > now.gave_back + kGivenBackHolds) {
+    choice.remedy = Remedy::kGiveBack;
+    after.gave_back = limits.step + 1;
+  } else if (limits.allowed && threads > 1) {
+    choice.remedy = Remedy::kFewerThreads;
+    after.threads = threads / 2;
+  } else if (limits.allowed && now.recomputations < limits.recomputations) {
+    choice.remedy = Remedy::kRecompute;
+    ++after.recomputations;
+  } else if (now.again < kMostAgain) {
+    choice.remedy = Remedy::kAgain;
+    ++after.again;
+  }
+  return choice;
+}
+
+}  // namespace lockstep
