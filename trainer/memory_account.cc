@@ -35,6 +35,11 @@ MemoryFigures MemoryAccount::Take(const OwnedBytes& owned) const {
   figures.bytes[Category::kUnaccounted] = std::max<int64_t>(resident.total - figures.bytes.Total(), 0);
   figures.peak_bytes = usage.peak_bytes + owned.gradients;
   figures.limit_bytes = limit_bytes_;
+  for (size_t i = 0; i < memory::kPhases; ++i) {
+    const memory::BlockPool::HighWater& high = usage.high_water[i];
+    if (high.bytes == 0) continue;
+    figures.high_water.push_back({std::string(PhaseName(static_cast<memory::Phase>(i))), high.layer, high.bytes + owned.gradients});
+  }
   return figures;
 }
 

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -40,6 +42,13 @@ ResidentBytes GetResidentBytes() {
 HeapBytes GetHeapBytes() {
   const struct mallinfo2 info = mallinfo2();
   return {static_cast<int64_t>(info.uordblks + info.hblkhd), static_cast<int64_t>(info.fordblks)};
+}
+
+void LeakHeap(int64_t bytes) {
+  constexpr size_t kBlock = 4096;
+  for (int64_t leaked = 0; leaked < bytes; leaked += kBlock) {
+    if (void* volatile block = std::malloc(kBlock); block != nullptr) std::memset(block, 1, kBlock);
+  }
 }
 
 std::string HostId() {

@@ -22,6 +22,9 @@ struct HeapBytes {
 };
 HeapBytes GetHeapBytes();
 
+// For a drill: heap that is asked for, written, and lost.
+void LeakHeap(int64_t bytes);
+
 // Equal on all processes that can share memory: the boot's id and the network namespace.
 std::string HostId();
 
