@@ -185,6 +185,11 @@ void BlockPool::GiveBackAbove(int64_t reserved) {
   }
 }
 
+const void* BlockPool::region() const {
+  absl::MutexLock lock(&mutex_);
+  return region_.size() > 0 ? region_.At(0) : nullptr;
+}
+
 int64_t BlockPool::ResidentBytes() const {
   absl::MutexLock lock(&mutex_);
   return region_.ResidentBytes();

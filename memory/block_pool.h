@@ -82,6 +82,8 @@ class BlockPool {
   Usage GetUsage() const;
   // Gives all kept bytes back, but for the free parts of slabs in use.
   void Trim();
+  // Where its region of address space begins; null: the machine gave none.
+  const void* region() const ABSL_LOCKS_EXCLUDED(mutex_);
   // What the kernel holds for the pool.
   int64_t ResidentBytes() const;
 
