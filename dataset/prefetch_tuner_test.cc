@@ -20,7 +20,7 @@ struct Simulated {
   int depth = 0, threads = 0;
 };
 Simulated Simulate(PrefetchTuner::Bounds bounds, bool tuned, int batches, const std::function<double(int)>& decode,
-             const std::function<double(int)>& train) {
+                   const std::function<double(int)>& train) {
   PrefetchTuner tuner(bounds);
   const auto depth = [&] { return tuned ? tuner.depth() : bounds.most_depth; };
   const auto threads = [&] { return tuned ? tuner.threads() : bounds.most_threads; };
