@@ -98,7 +98,7 @@ TEST_F(PipelineTuningTest, TheUnaskedForIsBoundedAtFirstAndGrowsNoFurtherThanThe
 }
 
 // Noise does not compress: each is larger than a thread's own buffers.
-TEST_F(PipelineTuningTest, HugePicturesLowerTheDepthInsteadOfGrowing) {
+TEST_F(PipelineTuningTest, HugePicturesStayWithinTheBudgetAndKeepTheBits) {
   for (int i = 0; i < 12; ++i) data_.Write(absl::StrCat("cat/huge", i, ".png"), EncodePng(NoisyPixels(700, 800, 3, i)));
   Open({.batch = 2, .virtual_replicas = 1, .seed = 3, .shuffle = true});
   options_.one_pass = false;

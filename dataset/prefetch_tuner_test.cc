@@ -1,5 +1,6 @@
 #include "dataset/prefetch_tuner.h"
 
+#include <cstdio>
 #include <functional>
 #include <queue>
 #include <vector>
@@ -84,11 +85,14 @@ TEST(PrefetchTuner, ReadsAheadOfBursts) {
   // Now and then a batch is twenty times as dear; eight or so ahead bridge it.
   const auto decode = [](int batch) { return batch % 40 == 39 ? 100.0 : 5.0; };
   const auto train = [](int) { return 10.0; };
-  const PrefetchTuner::Bounds shallow{.least_depth = 2, .most_depth = 2, .most_threads = 8};
+  const PrefetchTuner::Bounds shallow{.least_depth = 2, .most_depth = 3, .most_threads = 8};
   const Simulated run = Simulate(kBounds, true, 4'000, decode, train);
   const double best = Simulate(kBounds, false, 4'000, decode, train).total;
   EXPECT_LE(run.total, 1.03 * best);
-  EXPECT_GT(Simulate(shallow, false, 4'000, decode, train).total, 1.15 * best) << "it takes depth";
+  const double before = Simulate(shallow, false, 4'000, decode, train).total;
+  std::printf("%.1f ms a batch with three always ahead, %.1f as tuned (%d ahead, %d threads), %.1f at best\n", before / 4'000,
+              run.total / 4'000, run.depth, run.threads, best / 4'000);
+  EXPECT_GT(before, 1.1 * best) << "it takes depth";
   EXPECT_LT(run.depth, kBounds.most_depth) << "but not all that there is";
 }
 
