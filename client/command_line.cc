@@ -85,6 +85,15 @@ void AddRunCommands(CLI::App& app, CommandLine& line) {
   predict.add_option("--summary", line.summary, "Final figures as JSON")->type_name("FILE.json");
   AddJobFlags(predict, false, line);
 
+  CLI::App& plan = AddCommand(app, "plan", "What fit with the same flags would take of memory; trains nothing", Command::kPlan, line);
+  AddModelAndJob(plan, line);
+  plan.add_option("--svg", line.svg, "A picture of memory over one step")->type_name("FILE.svg");
+  plan.add_option("--device", line.device, "What it would run on: cpu (default), or cuda, which cannot be planned yet")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  plan.add_flag("--json", line.json, "JSON out");
+  AddJobFlags(plan, true, line);
+
   CLI::App& submit = AddCommand(app, "submit", "Hand a job to a coordinator; prints its id", Command::kSubmit, line);
   AddModelAndJob(submit, line);
   submit.add_flag("--wait-plan", line.wait_plan, "Wait for the verdict of planning");

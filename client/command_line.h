@@ -15,6 +15,7 @@ enum class Command {
   kFit,
   kEvaluate,
   kPredict,
+  kPlan,
   kSubmit,
   kList,
   kDescribe,
@@ -44,7 +45,7 @@ struct CommandLine {
   ClientFlags connection;
   bool json = false;
 
-  // Of fit, evaluate, predict and submit.
+  // Of fit, evaluate, predict, plan and submit.
   std::string model;
   std::string job_file;
   std::vector<GivenFlag> flags;
@@ -52,6 +53,9 @@ struct CommandLine {
   std::string best_out;
   std::string step_log;
   std::string summary;
+  // Of plan.
+  std::string svg;
+  std::string device;
   // Of submit, watch and logs.
   bool wait_plan = false;
   bool follow = false;

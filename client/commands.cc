@@ -102,7 +102,7 @@ absl::StatusOr<int> Conversation::WatchJob(const std::string& job_id, uint64_t a
   RETURN_IF_ERROR(followed);
   ASSIGN_OR_RETURN(const v1::JobStatus status, DescribeSurely(client_, job_id));
   if (status.has_result() && status.state() == v1::DONE) {
-    std::cout << RenderResult(status.job(), status.result(), view.replicas) << "\n";
+    std::cout << RenderResult(status.job(), status.result(), status.profile(), view.replicas) << "\n";
   } else {
     std::cout << RenderState(status.state(), status.reason()) << "\n";
   }

@@ -5,7 +5,7 @@
 
 namespace lockstep {
 
-// Every command but fit, evaluate and predict. Returns the exit status.
+// Every command but fit, evaluate, predict and plan. Returns the exit status.
 int RunCommand(const CommandLine& line);
 
 }  // namespace lockstep

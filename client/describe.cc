@@ -58,6 +58,18 @@ void AddReplicas(const v1::JobStatus& status, std::string& text) {
   }
 }
 
+// Measured beside predicted: of the whole run, of the first trainer as it runs, or only what is predicted so far.
+void AddMemory(const v1::Job& job, const v1::JobStatus& status, std::string& text) {
+  if (status.has_result() && status.result().samples() > 0) {
+    absl::StrAppend(&text, "\n", RenderResult(job, status.result(), status.profile(), 0));
+    return;
+  }
+  const bool runs = status.replicas_size() > 0 && !status.replicas(0).memory().bytes_by_category().empty();
+  if (!runs && !status.has_profile()) return;
+  absl::StrAppend(&text, "\nMemory of one trainer, by category\n",
+                  RenderMemory(runs ? status.replicas(0).memory() : v1::MemoryReport(), status.profile()));
+}
+
 }  // namespace
 
 std::string RenderJobs(const v1::ListResponse& jobs, absl::Time now) {
@@ -84,7 +96,7 @@ std::string RenderJob(const v1::JobStatus& status) {
   for (const std::string& note : status.plan_notes()) absl::StrAppend(&text, "\nplan       ", note);
   AddReplicas(status, text);
   if (status.artifacts_size() > 0) absl::StrAppend(&text, "\nartifacts  ", absl::StrJoin(status.artifacts(), ", "));
-  if (status.has_result() && status.result().samples() > 0) absl::StrAppend(&text, "\n", RenderResult(job, status.result(), 0));
+  AddMemory(job, status, text);
   return text;
 }
 

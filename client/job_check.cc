@@ -152,6 +152,10 @@ absl::Status CheckOutputFile(const std::string& path) {
   const std::string parent = ParentOf(path);
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
+  // What is renamed over a device or a pipe takes its place.
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot write ", path, ": it is there, and is not a file"));
+  }
   if (!std::filesystem::exists(parent, error))
     return absl::NotFoundError(absl::StrCat("cannot write ", path, ": no such folder: ", parent));
   if (!std::filesystem::is_directory(parent, error)) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -118,6 +119,9 @@ TEST_F(FilesTest, OutputsAreCheckedBeforehandAndLeaveNothing) {
   EXPECT_THAT(std::string(CheckOutputFile(Path("none/out.keras")).message()), HasSubstr("no such folder"));
   EXPECT_THAT(std::string(CheckOutputFile(directory_.string()).message()), HasSubstr("is a folder"));
   EXPECT_FALSE(CheckOutputFile("/proc/out.keras").ok());
+  ASSERT_EQ(mkfifo(Path("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(std::string(CheckOutputFile(Path("pipe")).message()), HasSubstr("is not a file"));
+  EXPECT_TRUE(CheckOutputFile(Write("old.keras", "x")).ok());
 }
 
 TEST(ExitCodes, OfJobsAndCalls) {

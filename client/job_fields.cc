@@ -101,6 +101,11 @@ absl::Status SetMemoryLimit(const Node& node, JobDraft& draft) {
   return absl::OkStatus();
 }
 
+absl::Status SetRemedies(const Node& node, JobDraft& draft) {
+  ASSIGN_OR_RETURN(*draft.job.mutable_memory()->mutable_remedies(), OneOf(node, {"auto", "none"}));
+  return absl::OkStatus();
+}
+
 absl::Status SetAllow(const Node& node, JobDraft& draft) {
   ASSIGN_OR_RETURN(const std::vector<std::string> remedies, NamesOrObjects(node));
   draft.job.mutable_memory()->clear_allow();
@@ -308,7 +313,11 @@ std::vector<JobField> MakeFields() {
       {"replicas.min", "", "", "", "Fewest trainers to run with", kAll, SetMinReplicas},
       {"replicas.max", "", "", "", "Most trainers to use", kAll, SetMaxReplicas},
       {"replicas.threads", "--threads", "", "N", "Compute threads of a trainer; default: an even share of the cores", kAll, SetThreads},
-      {"memory.limit", "--memory-limit", "", "SIZE", "What the tensors of one trainer may take; default: no limit", kAll, SetMemoryLimit},
+      {"memory", "", "", "", "auto or none: short for memory.remedies", kAll, SetRemedies},
+      {"memory.limit", "--memory-limit", "", "SIZE", "What the whole process of one trainer may take; default: what its worker has", kAll,
+       SetMemoryLimit},
+      {"memory.remedies", "--memory-remedies", "", "auto|none",
+       "What does not fit is fitted by what keeps the bits, or refused as it is; default auto", kAll, SetRemedies},
       {"memory.allow", "--allow", "", "NAME[,...]", "Remedies that change bits: micro_batch, bfloat16; not applied yet, and refused", kAll,
        SetAllow},
       {"checkpoint.every", "--checkpoint-every", "", "N UNIT",

@@ -147,6 +147,22 @@ TEST(JobReader, FlagsOverrideTheFile) {
   EXPECT_EQ(reader.draft().model_path, "/here/m.keras");
 }
 
+TEST(JobReader, MemoryIsAWordOrAMapping) {
+  for (const char* text : {"memory: none", "memory: {remedies: none}", "memory: {limit: 8GiB, remedies: none}"}) {
+    const Read read = Yaml(text);
+    EXPECT_THAT(read.errors, IsEmpty()) << text;
+    EXPECT_EQ(read.job.memory().remedies(), "none") << text;
+  }
+  EXPECT_EQ(Yaml("memory: auto").job.memory().remedies(), "auto");
+  EXPECT_EQ(Yaml("memory: {limit: 8GiB, remedies: none}").job.memory().limit_bytes(), 8ull << 30);
+  EXPECT_THAT(Yaml("memory: 8GiB").errors, ElementsAre("job.yaml:1: memory: expected one of auto, none, got '8GiB'"));
+  EXPECT_THAT(Yaml("memory: {remedies: all}").errors, ElementsAre(HasSubstr("memory.remedies: expected one of auto, none, got 'all'")));
+  JobReader reader("/here");
+  reader.ReadYaml("memory: auto", "job.yaml", "/jobs");
+  reader.ReadFlag(Flag("--memory-remedies"), "none", "--memory-remedies");
+  EXPECT_EQ(reader.draft().job.memory().remedies(), "none");
+}
+
 TEST(JobReader, CheckpointsAreEverySoOften) {
   const auto policy = [](const std::string& every) {
     JobReader reader("/here");
@@ -193,10 +209,28 @@ void FieldPaths(const google::protobuf::Descriptor* message, const std::string& 
 TEST(JobFields, ReachEveryFieldOfTheProto) {
   std::set<std::string> wanted;
   FieldPaths(v1::Job::descriptor(), "", wanted);
-  // Known under other names, or set by the client itself.
-  for (const char* path :
-       {"model.file_name", "model.size_bytes", "model.xxh3_128", "data.memory_bytes", "data.no_shuffle", "data.image.height",
-        "data.image.width", "memory.limit_bytes", "checkpoint.every_steps", "checkpoint.every_seconds", "checkpoint.never"}) {
+  // Known under other names, set by the client itself, or found by planning.
+  for (const char* path : {"model.file_name",
+                           "model.size_bytes",
+                           "model.xxh3_128",
+                           "data.memory_bytes",
+                           "data.no_shuffle",
+                           "data.image.height",
+                           "data.image.width",
+                           "memory.limit_bytes",
+                           "checkpoint.every_steps",
+                           "checkpoint.every_seconds",
+                           "checkpoint.never",
+                           "plan_only",
+                           "memory.tensor_bytes",
+                           "memory.recompute.segments.first_call",
+                           "memory.recompute.segments.calls",
+                           "memory.recompute.bytes_per_thread",
+                           "memory.recompute.time_ratio",
+                           "memory.next.segments.first_call",
+                           "memory.next.segments.calls",
+                           "memory.next.bytes_per_thread",
+                           "memory.next.time_ratio"}) {
     EXPECT_EQ(wanted.erase(path), 1u) << path;
   }
   for (const JobField& field : JobFields()) wanted.erase(std::string(field.path));

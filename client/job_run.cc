@@ -17,6 +17,8 @@
 #include "client/follow.h"
 #include "client/interrupts.h"
 #include "client/job_check.h"
+#include "client/plan_picture.h"
+#include "client/plan_report.h"
 #include "client/size.h"
 #include "client/summary.h"
 #include "rpc/status.h"
@@ -28,6 +30,7 @@ constexpr size_t kTrainerLines = 15;
 // Of the model, in the embedded cluster's folder, beside one for each trainer: the submitted one, the planner's, and the trained one
 // and the best, with up to two slots of the optimizer, where they are made and where they are stored.
 constexpr uint64_t kModelCopies = 10;
+constexpr uint64_t kModelCopiesToPlan = 2;
 
 std::string ProgramFolder() {
   std::error_code error;
@@ -43,6 +46,9 @@ Style StyleOf(const CommandLine& line) {
   Style style = Style::OfStandardOutput();
   // An embedded worker is on its way; that there is none yet is no news.
   style.waiting_is_news = !line.connection.coordinator.empty();
+  // A plan ends with its notes, and JSON stays alone on standard output.
+  style.notes_are_news = line.command != Command::kPlan;
+  if (line.json) style.terminal = false;
   return style;
 }
 
@@ -50,7 +56,7 @@ Style StyleOf(const CommandLine& line) {
 class Run {
  public:
   Run(const CommandLine& line, JobDraft draft)
-      : line_(line), draft_(std::move(draft)), progress_(std::cout, StyleOf(line), clock_), view_(draft_.job) {}
+      : line_(line), draft_(std::move(draft)), progress_(line.json ? std::cerr : std::cout, StyleOf(line), clock_), view_(draft_.job) {}
 
   int Execute();
 
@@ -62,6 +68,7 @@ class Run {
 
   // What is to be done once the job has ended; the exit status.
   int Report();
+  int ReportPlan();
   absl::Status FetchResults();
   // The artifact at `path`, or kept where it will not be lost.
   absl::Status Fetch(const std::string& artifact, const std::string& path);
@@ -93,7 +100,7 @@ int Run::Execute() {
   if (status.ok()) status = Connect();
   if (status.ok()) status = SubmitAndFollow();
   progress_.End();
-  int exit_code = status.ok() ? Report() : Failed(status);
+  int exit_code = !status.ok() ? Failed(status) : line_.command == Command::kPlan ? ReportPlan() : Report();
   interrupts_.Handle(nullptr);
   if (canceller_.joinable()) canceller_.join();
   if (step_log_ != nullptr) {
@@ -115,7 +122,8 @@ absl::Status Run::Connect() {
     options.program_folder = ProgramFolder();
     const uint32_t replicas = std::max(draft_.job.replicas().min(), draft_.job.replicas().max());
     options.slots = std::max({replicas, std::thread::hardware_concurrency(), 1u});
-    options.folder_bytes = (kModelCopies + replicas) * draft_.job.model().size_bytes();
+    const uint64_t copies = line_.command == Command::kPlan ? kModelCopiesToPlan : kModelCopies + replicas;
+    options.folder_bytes = copies * draft_.job.model().size_bytes();
     options.interrupted = [this] { return interrupts_.count() > 0; };
     ASSIGN_OR_RETURN(cluster_, EmbeddedCluster::Start(options));
     client_ = std::make_unique<CoordinatorClient>(cluster_->address(), cluster_->channel_options());
@@ -140,7 +148,8 @@ absl::Status Run::SubmitAndFollow() {
 
 void Run::OnInterrupt(int count) {
   if (count == 1) {
-    std::cerr << "\nlockstep: cancelling: the job ends at the next step (again: at once)\n";
+    std::cerr << "\nlockstep: cancelling" << (line_.command == Command::kPlan ? "" : ": the job ends at the next step")
+              << " (again: at once)\n";
     // Not here: the call may take a while, and the next signal must be heard.
     canceller_ = std::thread([this] {
       if (const auto cancelled = client_->Cancel(job_id_); !cancelled.ok()) client_->Stop(absl::CancelledError("interrupted"));
@@ -154,7 +163,7 @@ void Run::OnInterrupt(int count) {
 int Run::Report() {
   int exit_code = ExitCodeOf(final_.state(), final_.failure());
   if (final_.state() == v1::DONE) {
-    std::cout << RenderResult(draft_.job, final_.result(), view_.replicas) << "\n";
+    std::cout << RenderResult(draft_.job, final_.result(), final_.profile(), view_.replicas) << "\n";
     if (const absl::Status fetched = FetchResults(); !fetched.ok()) exit_code = Failed(fetched);
   } else {
     if (exit_code == kExitFailed) SayTrainersLastLines();
@@ -168,6 +177,27 @@ int Run::Report() {
       std::cout << text;
       if (exit_code == kExitDone) exit_code = kExitFailed;
     }
+  }
+  return exit_code;
+}
+
+int Run::ReportPlan() {
+  int exit_code = ExitCodeOf(final_.state(), final_.failure());
+  if (final_.has_profile() && line_.json) {
+    std::cout << PlanToJson(final_).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  } else if (final_.has_profile()) {
+    std::cout << RenderPlan(final_) << "\n";
+  }
+  if (final_.state() != v1::DONE) {
+    if (exit_code == kExitFailed) SayTrainersLastLines();
+    PrintErrors({RenderState(final_.state(), final_.reason())});
+  }
+  if (line_.svg.empty()) return exit_code;
+  const absl::Status drawn =
+      final_.has_profile() ? WriteFileAtomically(line_.svg, DrawMemory(final_)) : absl::NotFoundError("there is nothing to draw");
+  if (!drawn.ok()) {
+    PrintErrors({absl::StrCat("--svg: ", drawn.message())});
+    if (exit_code == kExitDone) exit_code = kExitFailed;
   }
   return exit_code;
 }

@@ -1,5 +1,5 @@
 #pragma once
-// fit, evaluate and predict: from the command line to the result on disk, on an embedded cluster or on a running one.
+// fit, evaluate, predict and plan: from the command line to the result on disk, on an embedded cluster or on a running one.
 
 #include <memory>
 #include <string>
@@ -15,7 +15,7 @@ struct PreparedJob {
   JobDraft draft;
   std::vector<std::string> errors;
 };
-// REQUIRES: the command is fit, evaluate, predict or submit.
+// REQUIRES: the command is fit, evaluate, predict, plan or submit.
 PreparedJob PrepareJob(const CommandLine& line);
 
 // Prints each error, "lockstep: " before each of its lines.

@@ -51,7 +51,7 @@ class JobRunTest : public testing::Test {
       outcome.exit_code = *code;
     } else {
       const auto& line = std::get<CommandLine>(parsed);
-      const bool run = line.command == Command::kFit || line.command == Command::kEvaluate || line.command == Command::kPredict;
+      const bool run = line.command <= Command::kPlan;
       outcome.exit_code = run ? RunJob(line) : RunCommand(line);
     }
     outcome.out = testing::internal::GetCapturedStdout();
@@ -184,6 +184,65 @@ TEST_F(JobRunTest, PredictAndEvaluate) {
   EXPECT_EQ(service_.submitted_job().kind(), v1::Job::EVALUATE);
   EXPECT_EQ(Lockstep({"predict", Path("m.keras"), "--data", Path("train"), "--batch", "4"}).exit_code, 2) << "--out is required";
   EXPECT_EQ(Lockstep({"evaluate", Path("m.keras"), "--data", Path("train"), "--batch", "4", "--epochs", "3"}).exit_code, 2);
+}
+
+TEST_F(JobRunTest, PlanSaysWhatItFoundAndDrawsIt) {
+  service_.AddState(v1::DONE);
+  v1::JobStatus status;
+  status.set_job_id("job-1");
+  status.set_state(v1::DONE);
+  status.mutable_profile()->set_resident_bytes(5 << 20);
+  status.mutable_profile()->set_at_peak("forward conv1");
+  service_.SetStatus(status);
+  const std::vector<std::string> plan = {"plan", Path("m.keras"), "--train", Path("train"), "--batch", "8", "--svg", Path("m.svg")};
+  const Outcome told = Lockstep(plan);
+  EXPECT_EQ(told.exit_code, 0) << told.error;
+  EXPECT_THAT(told.out, HasSubstr("forward conv1"));
+  EXPECT_THAT(*ReadFile(Path("m.svg")), testing::StartsWith("<svg "));
+  EXPECT_TRUE(service_.submitted_job().plan_only());
+  EXPECT_EQ(service_.submitted_job().kind(), v1::Job::FIT);
+  EXPECT_EQ(service_.submitted_job().epochs(), 1u);
+  std::vector<std::string> json = plan;
+  json.insert(json.end(), {"--json", "--steps", "9"});
+  EXPECT_EQ(nlohmann::json::parse(Lockstep(json).out)["trainer_bytes"], 5 << 20) << "nothing but JSON";
+  EXPECT_EQ(service_.submitted_job().steps(), 9u);
+  std::ofstream(Path("job.yaml")) << "model: m.keras\nkind: evaluate\ndata: {train: train}\nbatch: 4\nmemory: none\n";
+  EXPECT_EQ(Lockstep({"plan", "--job", Path("job.yaml")}).exit_code, 0);
+  EXPECT_EQ(service_.submitted_job().kind(), v1::Job::EVALUATE);
+  EXPECT_EQ(service_.submitted_job().memory().remedies(), "none");
+  status.set_state(v1::REFUSED);
+  status.set_failure(v1::OUT_OF_MEMORY);
+  status.set_reason("memory.limit: too little");
+  service_.SetStatus(status);
+  const Outcome refused = Lockstep(plan);
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_THAT(refused.out, HasSubstr("forward conv1")) << "also of what is refused";
+  EXPECT_THAT(refused.error, HasSubstr("refused: memory.limit: too little"));
+  status.clear_profile();
+  service_.SetStatus(status);
+  std::filesystem::remove(Path("m.svg"));
+  EXPECT_THAT(Lockstep(plan).error, HasSubstr("--svg: there is nothing to draw"));
+  EXPECT_FALSE(std::filesystem::exists(Path("m.svg")));
+}
+
+TEST_F(JobRunTest, PlanRefusesWhatItCannotDoBeforeAnythingStarts) {
+  const std::vector<std::string> plan = {"plan", Path("m.keras"), "--train", Path("train"), "--batch", "8"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = plan;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Lockstep(arguments, /*with_coordinator=*/false);
+  };
+  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{{"--device", "cuda"},
+                                                                                     {"--device", "tpu"},
+                                                                                     {"--svg", Path("no/such/m.svg")},
+                                                                                     {"--svg", Path("train")},
+                                                                                     {"--memory-remedies", "all"},
+                                                                                     {"--out", Path("out.keras")}}) {
+    const Outcome outcome = with(wrong);
+    EXPECT_EQ(outcome.exit_code, 2) << wrong[1];
+    EXPECT_THAT(outcome.error, HasSubstr(wrong[0]));
+  }
+  EXPECT_EQ(Lockstep({"plan", Path("m.keras"), "--batch", "8"}, false).exit_code, 2) << "--train is required";
 }
 
 TEST_F(JobRunTest, CommandsForARunningCoordinator) {

@@ -12,7 +12,8 @@ int main(int argc, char** argv) {
   switch (line.command) {
     case Command::kFit:
     case Command::kEvaluate:
-    case Command::kPredict: return lockstep::RunJob(line);
+    case Command::kPredict:
+    case Command::kPlan: return lockstep::RunJob(line);
     default: return lockstep::RunCommand(line);
   }
 }

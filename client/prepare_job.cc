@@ -10,7 +10,7 @@ namespace lockstep {
 namespace {
 
 void CheckKind(const CommandLine& line, v1::Job& job, std::vector<std::string>& errors) {
-  if (line.command == Command::kSubmit) {
+  if (line.command == Command::kSubmit || line.command == Command::kPlan) {
     if (job.kind() == v1::Job::KIND_UNSPECIFIED) job.set_kind(v1::Job::FIT);
     return;
   }
@@ -23,6 +23,13 @@ void CheckKind(const CommandLine& line, v1::Job& job, std::vector<std::string>& 
   job.set_kind(kind);
 }
 
+void ReadPlan(const CommandLine& line, v1::Job& job, std::vector<std::string>& errors) {
+  job.set_plan_only(true);
+  // How long it trains makes no difference to its memory.
+  if (job.kind() == v1::Job::FIT && job.length_case() == v1::Job::LENGTH_NOT_SET) job.set_epochs(1);
+  if (line.device == "cuda") errors.emplace_back("--device: nothing can be predicted for cuda yet; plan for cpu, or leave it out");
+}
+
 void CheckOutputs(const CommandLine& line, std::vector<std::string>& errors) {
   const auto check = [&errors](const char* flag, const std::string& path) {
     if (path.empty()) return;
@@ -32,6 +39,7 @@ void CheckOutputs(const CommandLine& line, std::vector<std::string>& errors) {
   check("--out", line.out);
   check("--best-out", line.best_out);
   check("--summary", line.summary);
+  check("--svg", line.svg);
   // A log may also go to a pipe or a terminal; opening it tells.
   std::error_code error;
   if (!std::filesystem::exists(line.step_log, error) || std::filesystem::is_directory(line.step_log, error)) {
@@ -50,6 +58,7 @@ PreparedJob PrepareJob(const CommandLine& line) {
   v1::Job& job = prepared.draft.job;
   std::vector<std::string>& errors = prepared.errors;
   CheckKind(line, job, errors);
+  if (line.command == Command::kPlan) ReadPlan(line, job, errors);
   const auto add = [&errors](const std::vector<std::string>& more) { errors.insert(errors.end(), more.begin(), more.end()); };
   // A field that could not be read would be called missing as well.
   if (errors.empty()) add(CheckFields(prepared.draft));

@@ -10,7 +10,9 @@ constexpr absl::Duration kPlainEvery = absl::Seconds(5);
 
 void Progress::Show(const v1::Event& event, const RunView& view) {
   switch (event.what_case()) {
-    case v1::Event::kNote: return Say(event.note());
+    case v1::Event::kNote:
+      if (style_.notes_are_news) Say(event.note());
+      return;
     case v1::Event::kEpoch:
       // Its live line is finished with it; the next step draws the next one.
       End();

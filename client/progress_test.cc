@@ -226,6 +226,18 @@ TEST(Progress, PlainLinesAreFewAndWhole) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2 + 1 + 4 + 1) << text;
 }
 
+TEST(Progress, NotesAreLeftToWhoeverSaysThemAtTheEnd) {
+  for (const bool news : {true, false}) {
+    Story story(1);
+    ManualClock clock;
+    std::ostringstream out;
+    Style style;
+    style.notes_are_news = news;
+    Progress(out, style, clock).Show(story.Note("412 files ignored"), story.view());
+    EXPECT_EQ(out.str(), news ? "412 files ignored\n" : "");
+  }
+}
+
 TEST(Progress, TheLiveLineIsRedrawnInPlaceAndGoesAway) {
   Story story(1);
   ManualClock clock;
@@ -273,7 +285,7 @@ TEST(RenderMemory, InTheDesignsOrderWithShares) {
   (*memory.mutable_bytes_by_category())["parameters"] = 300 * kMiB;
   (*memory.mutable_bytes_by_category())["novel"] = 0;
   memory.set_peak_bytes(512 * kMiB);
-  EXPECT_EQ(RenderMemory(memory),
+  EXPECT_EQ(RenderMemory(memory, {}),
             "  parameters        300 MiB  75.0 %\n"
             "  optimizer         100 MiB  25.0 %\n"
             "  novel                 0 B   0.0 %\n"
@@ -281,6 +293,23 @@ TEST(RenderMemory, InTheDesignsOrderWithShares) {
             "  peak of tensors   512 MiB\n"
             "  limit of tensors     none\n"
             "  resident              0 B");
+  v1::MemoryProfile predicted;
+  (*predicted.mutable_bytes_by_category())["parameters"] = 310 * kMiB;
+  (*predicted.mutable_bytes_by_category())["runtime"] = 20 * kMiB;
+  predicted.set_peak_bytes(300 * kMiB);
+  predicted.set_bytes_per_further_thread(100 * kMiB);
+  predicted.set_threads(3);
+  predicted.set_resident_bytes(330 * kMiB);
+  EXPECT_EQ(RenderMemory(memory, predicted),
+            "                    measured          predicted\n"
+            "  parameters         300 MiB  75.0 %    310 MiB\n"
+            "  optimizer          100 MiB  25.0 %          -\n"
+            "  runtime                  -           20.0 MiB\n"
+            "  novel                  0 B   0.0 %          -\n"
+            "  in all             400 MiB            330 MiB\n"
+            "  peak of tensors    512 MiB            500 MiB\n"
+            "  limit of tensors      none\n"
+            "  resident               0 B            330 MiB");
 }
 
 }  // namespace

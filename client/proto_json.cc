@@ -53,9 +53,11 @@ Json ValueToJson(const Message& message, const FieldDescriptor& field, int index
 }
 
 // Not by reflection: what that keeps beside a map is laid out differently under ThreadSanitizer than in the library.
-// REQUIRES: `field` is MemoryReport's, the only map that clients see.
+// REQUIRES: `field` is bytes_by_category, the only map that clients see.
 Json MapToJson(const Message& message) {
-  const auto& bytes = static_cast<const v1::MemoryReport&>(message).bytes_by_category();
+  const bool measured = message.GetDescriptor() == v1::MemoryReport::descriptor();
+  const auto& bytes = measured ? static_cast<const v1::MemoryReport&>(message).bytes_by_category()
+                               : static_cast<const v1::MemoryProfile&>(message).bytes_by_category();
   Json json = Json::object();
   for (const auto& [name, value] : std::map<std::string, uint64_t>(bytes.begin(), bytes.end())) json[name] = value;
   return json;

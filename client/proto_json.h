@@ -8,7 +8,7 @@
 
 namespace lockstep {
 
-// REQUIRES: every map in it is a MemoryReport's.
+// REQUIRES: every map in it is the bytes_by_category of a MemoryReport or a MemoryProfile.
 nlohmann::ordered_json ToJson(const google::protobuf::Message& message);
 
 }  // namespace lockstep

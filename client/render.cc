@@ -152,28 +152,61 @@ std::string RenderState(v1::JobState state, const std::string& reason) {
   return absl::StartsWith(reason, name) ? reason : absl::StrCat(name, ": ", reason);
 }
 
-std::string RenderMemory(const v1::MemoryReport& memory) {
-  std::vector<std::string> names(kCategories.begin(), kCategories.end());
-  for (const auto& [name, bytes] : memory.bytes_by_category()) {
-    if (!absl::c_linear_search(names, name)) names.push_back(name);
+std::vector<std::string> CategoriesOf(const BytesByCategory& some, const BytesByCategory& others) {
+  std::vector<std::string> names;
+  for (const char* name : kCategories) {
+    if (some.contains(name) || others.contains(name)) names.emplace_back(name);
   }
-  uint64_t total = 0;
-  for (const auto& [name, bytes] : memory.bytes_by_category()) total += bytes;
-  std::vector<std::vector<std::string>> rows;
-  for (const std::string& name : names) {
-    const auto found = memory.bytes_by_category().find(name);
-    if (found == memory.bytes_by_category().end()) continue;
-    const double share = total == 0 ? 0 : 100.0 * static_cast<double>(found->second) / static_cast<double>(total);
-    rows.push_back({absl::StrCat("  ", name), FormatSize(found->second), absl::StrFormat("%.1f %%", share)});
+  for (const BytesByCategory* bytes : {&some, &others}) {
+    std::vector<std::string> unknown;
+    for (const auto& entry : *bytes) {
+      if (!absl::c_linear_search(names, entry.first)) unknown.push_back(entry.first);
+    }
+    absl::c_sort(unknown);
+    names.insert(names.end(), unknown.begin(), unknown.end());
   }
-  rows.push_back({"  in all", FormatSize(total), ""});
-  rows.push_back({"  peak of tensors", FormatSize(memory.peak_bytes()), ""});
-  rows.push_back({"  limit of tensors", memory.limit_bytes() == 0 ? "none" : FormatSize(memory.limit_bytes()), ""});
-  rows.push_back({"  resident", FormatSize(memory.resident_bytes()), ""});
-  return RenderTable(rows, {false, true, true});
+  return names;
 }
 
-std::string RenderResult(const v1::Job& job, const v1::Result& result, uint32_t replicas) {
+std::string PlaceText(const std::string& place) {
+  return absl::StartsWith(place, "again ") ? absl::StrCat(place.substr(place.find(' ') + 1), ", computed again in backward") : place;
+}
+
+uint64_t TensorBytes(const v1::MemoryProfile& profile) {
+  return profile.peak_bytes() + (std::max(profile.threads(), 1u) - 1) * profile.bytes_per_further_thread();
+}
+
+std::string RenderMemory(const v1::MemoryReport& memory, const v1::MemoryProfile& predicted) {
+  const BytesByCategory &measured = memory.bytes_by_category(), &planned = predicted.bytes_by_category();
+  uint64_t total = 0;
+  for (const auto& [name, bytes] : measured) total += bytes;
+  std::vector<std::vector<std::string>> rows;
+  if (!planned.empty()) rows.push_back({"", "measured", "", "predicted"});
+  const auto add = [&](absl::string_view name, std::string bytes, std::string share, std::string prediction) {
+    rows.push_back({absl::StrCat("  ", name), std::move(bytes), std::move(share)});
+    if (!planned.empty()) rows.back().push_back(std::move(prediction));
+  };
+  const auto size = [](const BytesByCategory& bytes, const std::string& name) {
+    const auto found = bytes.find(name);
+    return found == bytes.end() ? "-" : FormatSize(found->second);
+  };
+  for (const std::string& name : CategoriesOf(measured, planned)) {
+    const auto found = measured.find(name);
+    const uint64_t bytes = found == measured.end() ? 0 : found->second;
+    const double share = total == 0 ? 0 : 100 * static_cast<double>(bytes) / static_cast<double>(total);
+    add(name, size(measured, name), found == measured.end() ? "" : absl::StrFormat("%.1f %%", share), size(planned, name));
+  }
+  // Before anything was measured.
+  const bool waits = measured.empty() && !planned.empty();
+  const auto sum = [&](uint64_t bytes) { return waits ? "-" : FormatSize(bytes); };
+  add("in all", sum(total), "", FormatSize(predicted.resident_bytes()));
+  add("peak of tensors", sum(memory.peak_bytes()), "", FormatSize(TensorBytes(predicted)));
+  if (!waits) add("limit of tensors", memory.limit_bytes() == 0 ? "none" : FormatSize(memory.limit_bytes()), "", "");
+  add("resident", sum(memory.resident_bytes()), "", FormatSize(predicted.resident_bytes()));
+  return RenderTable(rows, {false, true, true, true});
+}
+
+std::string RenderResult(const v1::Job& job, const v1::Result& result, const v1::MemoryProfile& predicted, uint32_t replicas) {
   const char* verb = job.kind() == v1::Job::EVALUATE ? "Evaluated" : job.kind() == v1::Job::PREDICT ? "Predicted" : "Trained";
   std::vector<std::string> work;
   if (job.kind() == v1::Job::FIT) {
@@ -190,7 +223,7 @@ std::string RenderResult(const v1::Job& job, const v1::Result& result, uint32_t 
   for (const auto& metric : result.validation()) figures.push_back(absl::StrCat("val_", metric.name(), " ", FormatValue(metric.value())));
   if (!figures.empty()) absl::StrAppend(&text, "  ", absl::StrJoin(figures, kGap), "\n");
   if (!result.note().empty()) absl::StrAppend(&text, "  ", result.note(), "\n");
-  absl::StrAppend(&text, "Memory of one trainer, by category\n", RenderMemory(result.memory()));
+  absl::StrAppend(&text, "Memory of one trainer, by category\n", RenderMemory(result.memory(), predicted));
   return text;
 }
 

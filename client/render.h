@@ -17,6 +17,8 @@ struct Style {
   bool utf8 = false;
   // Says so while a job waits to be planned.
   bool waiting_is_news = true;
+  // Says notes as they come.
+  bool notes_are_news = true;
 
   // Of standard output. Colours only on a terminal, and not with NO_COLOR (https://no-color.org) or TERM=dumb.
   static Style OfStandardOutput();
@@ -36,10 +38,18 @@ std::string RenderEpoch(const v1::EpochRecord& record, const RunView& view, cons
 std::string RenderState(v1::JobState state, const std::string& reason);
 
 // The summary for people: steps, time, final figures, the memory table. Lines without the last newline.
-std::string RenderResult(const v1::Job& job, const v1::Result& result, uint32_t replicas);
+std::string RenderResult(const v1::Job& job, const v1::Result& result, const v1::MemoryProfile& predicted, uint32_t replicas);
 
-// The categories with bytes and share, largest group of the design's order first; peak, limit, resident below.
-std::string RenderMemory(const v1::MemoryReport& memory);
+// The categories with bytes and share, in the design's order; peak, limit, resident below. Beside it what was predicted, if something was.
+std::string RenderMemory(const v1::MemoryReport& memory, const v1::MemoryProfile& predicted);
+
+using BytesByCategory = google::protobuf::Map<std::string, uint64_t>;
+// The names that either has: in the design's order, then those that it does not know.
+std::vector<std::string> CategoriesOf(const BytesByCategory& some, const BytesByCategory& others);
+// What ran, as planning names it ("backward conv1", "again conv1"), for people.
+std::string PlaceText(const std::string& place);
+// At the peak, of all tensors of the trainer that is predicted.
+uint64_t TensorBytes(const v1::MemoryProfile& profile);
 
 // "0.4321", "1.2e-05", "nan".
 std::string FormatValue(double value);

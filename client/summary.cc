@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "client/proto_json.h"
+#include "client/render.h"
 
 namespace lockstep {
 namespace {
@@ -37,12 +38,16 @@ Json NamedToJson(const google::protobuf::RepeatedPtrField<v1::NamedValue>& value
   return json;
 }
 
-Json MemoryToJson(const v1::MemoryReport& memory) {
+Json MemoryToJson(const v1::MemoryReport& memory, const v1::MemoryProfile& predicted) {
   Json json = Json::object();
   json["bytes_by_category"] = ToJson(memory)["bytes_by_category"];
   json["peak"] = memory.peak_bytes();
   json["limit"] = memory.limit_bytes();
   json["resident"] = memory.resident_bytes();
+  if (predicted.bytes_by_category().empty()) return json;
+  json["predicted_bytes_by_category"] = ToJson(predicted)["bytes_by_category"];
+  json["predicted_peak"] = TensorBytes(predicted);
+  json["predicted_resident"] = predicted.resident_bytes();
   return json;
 }
 
@@ -63,7 +68,7 @@ Json MakeSummary(const RunView& view, const v1::JobStatus& status) {
   json["validation"] = NamedToJson(result.validation());
   json["state_hash"] = result.state_hash();
   json["generations"] = std::max(view.generation, status.generation());
-  json["memory"] = MemoryToJson(result.memory());
+  json["memory"] = MemoryToJson(result.memory(), status.profile());
   json["samples"] = result.samples();
   json["replicas"] = view.replicas;
   json["virtual_replicas"] = status.resolved().virtual_replicas();

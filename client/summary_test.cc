@@ -93,6 +93,14 @@ TEST(Summary, HasEveryKeyThatIsPromised) {
   EXPECT_EQ(json["memory"]["bytes_by_category"]["parameters"], 5'000'000'000);
   EXPECT_EQ(json["memory"]["peak"], 7);
   EXPECT_EQ(json["memory"]["limit"], 9);
+  EXPECT_FALSE(json["memory"].contains("predicted_resident"));
+  (*status.mutable_profile()->mutable_bytes_by_category())["parameters"] = 4;
+  status.mutable_profile()->set_peak_bytes(8);
+  status.mutable_profile()->set_resident_bytes(11);
+  const Json predicted = MakeSummary(view, status)["memory"];
+  EXPECT_EQ(predicted["predicted_bytes_by_category"]["parameters"], 4);
+  EXPECT_EQ(predicted["predicted_peak"], 8);
+  EXPECT_EQ(predicted["predicted_resident"], 11);
 }
 
 TEST(Summary, OfAJobWithoutAResultIsItsLastStep) {

@@ -147,7 +147,7 @@ class Coordinator {
   // For this job, if one is named.
   std::vector<Offer> Offers(const JobEntry* asking = nullptr) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool StillReported(const JobEntry& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  uint32_t SlotsInUse(const WorkerEntry& worker) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  Offer OfferOf(const WorkerEntry& worker, const JobEntry* asking) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   int64_t NowMs() const { return absl::ToUnixMillis(clock_.Now()); }
 
   const CoordinatorOptions options_;

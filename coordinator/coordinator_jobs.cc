@@ -117,14 +117,21 @@ v1::JobStatus Coordinator::StatusOf(const JobEntry& job) const {
   status.set_submitted_unix_ms(record.submitted_unix_ms);
   status.set_started_unix_ms(record.started_unix_ms);
   status.set_ended_unix_ms(record.ended_unix_ms);
-  if (record.plan) *status.mutable_plan_notes() = record.plan->notes();
+  if (!record.plan) return status;
+  *status.mutable_plan_notes() = record.plan->notes();
+  if (record.plan->has_profile()) {
+    // Describe alone has the picture: a list of many jobs is one message.
+    DropPicture(*status.mutable_profile() = record.plan->profile());
+  }
   return status;
 }
 
 absl::StatusOr<v1::JobStatus> Coordinator::Describe(const std::string& job_id) const {
   absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(const JobEntry* job, Find(job_id));
-  return StatusOf(*job);
+  v1::JobStatus status = StatusOf(*job);
+  if (status.has_profile()) *status.mutable_profile() = job->record.plan->profile();
+  return status;
 }
 
 std::vector<v1::JobStatus> Coordinator::List(size_t limit) const {
@@ -164,10 +171,10 @@ absl::StatusOr<v1::JobStatus> Coordinator::Pause(const std::string& job_id) {
   if (HasEnded(job->record.state)) {
     return absl::FailedPreconditionError(absl::StrCat("job ", job_id, " has ended: it is ", v1::JobState_Name(job->record.state)));
   }
-  if (what.kind() == v1::Job::EVALUATE || what.kind() == v1::Job::PREDICT || what.checkpoint().never()) {
+  const bool trains = what.kind() != v1::Job::EVALUATE && what.kind() != v1::Job::PREDICT && !what.plan_only();
+  if (!trains || what.checkpoint().never()) {
     return absl::InvalidArgumentError(absl::StrCat("job ", job_id, " keeps no checkpoint that it could go on from (",
-                                                   what.checkpoint().never() ? "checkpoint.every is never" : "it does not train",
-                                                   "); cancel it instead"));
+                                                   trains ? "checkpoint.every is never" : "it does not train", "); cancel it instead"));
   }
   if (job->record.state == v1::PAUSED || job->record.pause_wanted || job->record.cancel_wanted) return StatusOf(*job);
   Draft draft(job->record);
@@ -263,8 +270,12 @@ Snapshot Coordinator::TakeSnapshot() const {
   for (auto at = jobs_.rbegin(); at != jobs_.rend(); ++at) {
     const JobEntry& job = *at->second;
     ++snapshot.jobs_by_state[job.record.state];
-    if (snapshot.jobs.size() < kJobsInSnapshot) snapshot.jobs.push_back({StatusOf(job), job.phases, job.samples});
+    if (snapshot.jobs.size() >= kJobsInSnapshot) continue;
+    snapshot.jobs.push_back({StatusOf(job), job.phases, job.samples});
+    v1::MemoryProfile& predicted = *snapshot.jobs.back().status.mutable_profile();
+    if (job.record.plan) *predicted.mutable_bytes_by_category() = job.record.plan->profile().bytes_by_category();
   }
+  for (const auto& [id, worker] : workers_) snapshot.booked_bytes[id] = worker->lost ? 0 : OfferOf(*worker, nullptr).BookedBytes();
   return snapshot;
 }
 

@@ -16,45 +16,54 @@ namespace {
 
 using TrainerKey = std::tuple<std::string, uint64_t, uint32_t>;
 
+// What is booked for a trainer of the job; 0 threads: as many as it can have.
+uint64_t BytesOf(const JobRecord& job, bool plans, uint32_t threads, const Offer& offer) {
+  if (plans) return offer.memory_bytes == 0 ? PlanningBytes(job.job) : std::min(PlanningBytes(job.job), offer.memory_bytes);
+  if (!job.plan) return 0;
+  const auto ask = AskOf(job.job, *job.plan);
+  return ask.ok() ? ask->BytesWith(threads > 0 ? threads : ask->most_threads) : 0;
+}
+
 }  // namespace
 
-// Trainers ordered and those that still run though they are not wanted. Planning that has been reported is about to end, and
-// holds nobody up.
-uint32_t Coordinator::SlotsInUse(const WorkerEntry& worker) const {
-  std::set<TrainerKey> keys;
-  for (const v1::TrainerReport& trainer : worker.report.trainers()) {
-    if (!trainer.ended() && trainer.role() != v1::PLAN) keys.emplace(trainer.job_id(), trainer.generation(), trainer.rank());
-  }
+// Trainers ordered and those that still run though they are not wanted. Planning that has been reported is about to end, and is in the way
+// of nobody who needs its slot; its memory it has until then.
+Offer Coordinator::OfferOf(const WorkerEntry& worker, const JobEntry* asking) const {
+  Offer offer;
+  offer.worker_id = worker.report.worker_id();
+  offer.address = worker.report.address();
+  offer.cores = std::max(worker.report.cores(), 1u);
+  offer.slots = worker.report.slots();
+  offer.memory_bytes = worker.report.memory_bytes();
+  std::set<TrainerKey> keys, slots;
+  const auto book = [&](const TrainerKey& key, bool has_slot, uint64_t bytes) {
+    if (has_slot) slots.insert(key);
+    if (keys.insert(key).second) offer.booked[std::get<0>(key)] += bytes;
+  };
   for (const std::string& id : unended_) {
-    for (const MemberRecord& record : jobs_.at(id)->Processes()) {
-      if (record.member.worker_id() == worker.report.worker_id()) keys.emplace(id, record.process_generation, record.process_rank);
+    const JobEntry& job = *jobs_.at(id);
+    for (const MemberRecord& record : job.Processes()) {
+      if (record.member.worker_id() != offer.worker_id) continue;
+      if (&job == asking) ++offer.own;
+      const bool plans = job.generation->record.role == v1::PLAN;
+      book({id, record.process_generation, record.process_rank}, true, BytesOf(job.record, plans, record.threads, offer));
     }
   }
-  return static_cast<uint32_t>(keys.size());
+  for (const v1::TrainerReport& trainer : worker.report.trainers()) {
+    const auto found = jobs_.find(trainer.job_id());
+    if (trainer.ended()) continue;
+    const bool plans = trainer.role() == v1::PLAN;
+    book({trainer.job_id(), trainer.generation(), trainer.rank()}, !plans,
+         found == jobs_.end() ? trainer.status().memory().resident_bytes() : BytesOf(found->second->record, plans, 0, offer));
+  }
+  offer.free_slots = offer.slots - std::min(offer.slots, static_cast<uint32_t>(slots.size()));
+  return offer;
 }
 
 std::vector<Offer> Coordinator::Offers(const JobEntry* asking) const {
   std::vector<Offer> offers;
   for (const auto& [id, worker] : workers_) {
-    if (worker->stream == 0 || worker->reports == 0 || worker->lost) continue;
-    Offer offer;
-    offer.worker_id = id;
-    offer.address = worker->report.address();
-    offer.cores = std::max(worker->report.cores(), 1u);
-    offer.slots = worker->report.slots();
-    offer.free_slots = offer.slots - std::min(offer.slots, SlotsInUse(*worker));
-    offer.memory_bytes = worker->report.memory_bytes();
-    for (const std::string& job_id : unended_) {
-      const JobEntry& job = *jobs_.at(job_id);
-      if (!job.Active() || !job.record.plan) continue;
-      const auto ask = AskOf(job.record.job, *job.record.plan);
-      for (const MemberRecord& record : job.Processes()) {
-        if (record.member.worker_id() != id) continue;
-        if (ask.ok()) offer.booked_bytes += ask->BytesWith(record.threads);
-        if (&job == asking) ++offer.own;
-      }
-    }
-    offers.push_back(std::move(offer));
+    if (worker->stream != 0 && worker->reports > 0 && !worker->lost) offers.push_back(OfferOf(*worker, asking));
   }
   return offers;
 }
@@ -104,10 +113,8 @@ void Coordinator::Schedule() {
 absl::Status Coordinator::TryPlan(JobEntry& job) {
   if (clock_.Now() < job.not_before) return absl::OkStatus();
   const std::vector<Offer> offers = Offers();
-  const auto best =
-      std::max_element(offers.begin(), offers.end(), [](const Offer& a, const Offer& b) { return a.free_slots < b.free_slots; });
-  if (best == offers.end()) return SetReason(job, "waiting to plan: no worker is connected");
-  if (best->free_slots == 0) return SetReason(job, "waiting to plan: all workers' slots are in use");
+  const auto [best, reason] = PlacePlanning(PlanningBytes(job.record.job), offers);
+  if (best == nullptr) return SetReason(job, reason);
   GenerationRecord generation;
   ASSIGN_OR_RETURN(generation.secret, MakeSecret());
   generation.number = job.record.next_generation;

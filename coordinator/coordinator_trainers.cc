@@ -133,20 +133,35 @@ absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
         absl::StrCat("job ", report.job_id(), " is not being planned: it is ", v1::JobState_Name(job->record.state)));
   }
   Draft draft(job->record);
-  draft.record.plan = report;
+  v1::PlanReport& plan = draft.record.plan.emplace(report);
   draft.record.deaths = 0;
   draft.record.total_steps = report.total_steps();
-  for (const std::string& note : report.notes()) draft.Note(note);
   std::vector<std::string> errors(report.errors().begin(), report.errors().end());
+  v1::FailureKind failure = report.failure() == v1::NO_FAILURE ? v1::BAD_INPUT : report.failure();
   if (errors.empty() && !report.has_resolved()) errors.emplace_back("planning reported neither a plan nor an error");
+  const v1::Job& submitted = job->record.job;
   if (errors.empty()) {
-    if (const auto ask = AskOf(job->record.job, report); !ask.ok()) errors.emplace_back(ask.status().message());
+    const auto ask = AskOf(submitted, report);
+    const auto shortage = ask.ok() && submitted.plan_only() ? WhyNever(*ask, Offers()) : std::nullopt;
+    if (!ask.ok()) {
+      errors.emplace_back(ask.status().message());
+    } else if (shortage && shortage->of_memory && submitted.memory().limit_bytes() == 0) {
+      // As it would be if it were to run. With a limit of its own it may be meant for other machines.
+      errors.push_back(absl::StrCat(shortage->reason, "; ", WhatWouldFit(*ask, Offers())));
+      failure = v1::OUT_OF_MEMORY;
+    } else if (shortage) {
+      plan.add_notes(absl::StrCat("not on the workers known: ", shortage->reason));
+    }
   }
-  if (errors.empty()) {
+  for (const std::string& note : plan.notes()) draft.Note(note);
+  if (!errors.empty()) {
+    draft.MoveTo(v1::REFUSED, absl::StrJoin(errors, "\n"), failure);
+  } else if (submitted.plan_only()) {
+    draft.MoveTo(v1::DONE, "planned").set_total_steps(report.total_steps());
+  } else {
+    if (plan.has_profile()) DropPicture(*plan.mutable_profile());
     const bool pause = std::exchange(draft.record.pause_wanted, false);
     draft.MoveTo(pause ? v1::PAUSED : v1::QUEUED, pause ? "planned, and paused" : "planned").set_total_steps(report.total_steps());
-  } else {
-    draft.MoveTo(v1::REFUSED, absl::StrJoin(errors, "\n"), report.failure() == v1::NO_FAILURE ? v1::BAD_INPUT : report.failure());
   }
   RETURN_IF_ERROR(Commit(*job, std::move(draft)));
   Schedule();

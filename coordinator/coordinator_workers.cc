@@ -249,6 +249,10 @@ v1::TrainerOrder Coordinator::OrderFor(const JobEntry& job, const MemberRecord& 
   order.set_newest_generation(generation.number);
   order.set_silence_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.silence)));
   order.set_generation_secret(generation.secret);
+  for (const auto& [id, worker] : workers_) {
+    if (generation.role != v1::PLAN || worker->lost || worker->stream == 0) continue;
+    order.set_memory_bytes(std::max(order.memory_bytes(), worker->report.memory_bytes()));
+  }
   for (const char* index : {"train.index", "validation.index"}) {
     if (generation.role == v1::TRAIN && job.artifacts.count(index) > 0) order.add_artifacts(index);
   }
@@ -309,7 +313,7 @@ v1::WorkerStatus Coordinator::StatusOf(const WorkerEntry& worker) const {
   status.set_state(worker.lost ? "lost" : "connected");
   status.set_last_seen_unix_ms(absl::ToUnixMillis(worker.last_seen));
   status.set_version(report.version());
-  status.set_free_slots(worker.lost || worker.stream == 0 ? 0 : report.slots() - std::min(report.slots(), SlotsInUse(worker)));
+  status.set_free_slots(worker.lost || worker.stream == 0 ? 0 : OfferOf(worker, nullptr).free_slots);
   return status;
 }
 

@@ -30,7 +30,7 @@ class Checker {
     CheckLength();
     CheckReplicas();
     CheckImage(job_.data().image());
-    Require(job_.memory().allow().empty(), "memory.allow", "names remedies that are not applied yet; leave it out");
+    CheckMemory(job_.memory());
     OneOf(job_.precision(), {"", "float32", "float64"}, "precision");
     if (job_.has_learning_rate()) Positive(job_.learning_rate(), "learning_rate");
     for (const std::string& metric : job_.metrics()) Require(!metric.empty(), "metrics", "has an empty name; leave it out");
@@ -140,6 +140,13 @@ class Checker {
     CheckChannels(image.std(), "data.image.std");
     Require(std::all_of(image.std().begin(), image.std().end(), [](double value) { return value > 0; }), "data.image.std",
             "has a value that is not above 0");
+  }
+
+  void CheckMemory(const v1::MemoryPolicy& memory) {
+    Require(memory.allow().empty(), "memory.allow", "names remedies that are not applied yet; leave it out");
+    OneOf(memory.remedies(), {"", "auto", "none"}, "memory.remedies");
+    Require(memory.tensor_bytes() == 0 && !memory.has_recompute() && memory.next().empty(), "memory",
+            "tensor_bytes, recompute and next are what planning finds; leave them out");
   }
 
   void CheckMode(const std::string& mode, absl::string_view field) { OneOf(mode, {"", "min", "max", "auto"}, field); }

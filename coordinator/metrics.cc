@@ -62,6 +62,14 @@ void AddCluster(const Snapshot& snapshot, Families& families) {
   double free_slots = 0;
   for (const v1::WorkerStatus& worker : snapshot.workers) free_slots += worker.free_slots();
   families.Add("lockstep_free_slots", "Trainers that the connected workers can still take.", MetricType::Gauge, {}, free_slots);
+  for (const v1::WorkerStatus& worker : snapshot.workers) {
+    families.Add("lockstep_worker_memory_offered_bytes", "Memory that a worker offers to trainers.", MetricType::Gauge,
+                 {{"worker", worker.worker_id()}}, static_cast<double>(worker.memory_bytes()));
+  }
+  for (const auto& [worker, bytes] : snapshot.booked_bytes) {
+    families.Add("lockstep_worker_memory_booked_bytes", "Predicted memory of the trainers that were given to a worker.", MetricType::Gauge,
+                 {{"worker", worker}}, static_cast<double>(bytes));
+  }
   families.Add("lockstep_store_healthy", "1 while decisions can be made durable, 0 after a failed write.", MetricType::Gauge, {},
                snapshot.durable ? 1 : 0);
   families.Add("lockstep_process_resident_bytes", "Resident memory of the coordinator, from the kernel.", MetricType::Gauge, {},
@@ -74,6 +82,14 @@ void ForEachJob(const std::vector<const Snapshot::JobFigures*>& jobs, AddOne add
 }
 
 void AddMemory(const std::vector<const Snapshot::JobFigures*>& jobs, Families& families) {
+  ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
+    for (const auto& [category, bytes] : job.status.profile().bytes_by_category()) {
+      Labels with = labels;
+      with.push_back({"category", category});
+      families.Add("lockstep_job_memory_predicted_bytes", "Memory of one trainer of the job by category, as planning predicted it.",
+                   MetricType::Gauge, std::move(with), static_cast<double>(bytes));
+    }
+  });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     for (const v1::ReplicaStatus& replica : job.status.replicas()) {
       for (const auto& [category, bytes] : replica.memory().bytes_by_category()) {

@@ -62,6 +62,13 @@ inline void KeepEpoch(std::deque<v1::EpochRecord>& epochs, v1::EpochRecord epoch
   if (epochs.size() > kEpochsKept) epochs.pop_front();
 }
 
+// A job's record is written with each of its steps. The picture is for plans that nobody trains by.
+inline void DropPicture(v1::MemoryProfile& profile) {
+  profile.clear_timeline_bytes();
+  profile.clear_timeline_places();
+  profile.clear_places();
+}
+
 struct ArtifactRecord {
   std::string name;  // "trained.keras"
   std::string file;  // its name in the job's folder; or the absolute path of a checkpoint that is in the job's own storage

@@ -7,10 +7,8 @@
 namespace lockstep {
 namespace {
 
-uint64_t FreeBytes(const Offer& offer) { return offer.memory_bytes > offer.booked_bytes ? offer.memory_bytes - offer.booked_bytes : 0; }
-
 bool FitsOneMore(const Ask& ask, const Offer& offer, uint32_t taken) {
-  return taken < offer.free_slots && ThreadsFor(ask, offer, taken + 1, FreeBytes(offer)) > 0;
+  return taken < offer.free_slots && ThreadsFor(ask, offer, taken + 1, offer.FreeBytes()) > 0;
 }
 
 // How many replicas each worker gets: one at a time, where there are the most cores for it; of equals, the first.
@@ -41,9 +39,7 @@ Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
     if (const auto never = WhyNever(ask, workers)) {
       return {{}, absl::StrCat(never->reason, never->of_memory ? "; waiting for a larger worker" : "; waiting for more workers")};
     }
-    return {{},
-            absl::StrCat(Replicas(ask.min), ask.min == 1 ? " is" : " are",
-                         " wanted at least; waiting for slots and memory that other jobs hold")};
+    return {{}, WhatIsHeld(ask, workers)};
   }
   Decision decision;
   decision.reason = absl::StrCat("running on ", Replicas(replicas));
@@ -52,11 +48,30 @@ Decision Place(const Ask& ask, const std::vector<Offer>& workers) {
       MemberRecord& record = decision.members.emplace_back();
       record.member.set_worker_id(workers[i].worker_id);
       record.member.set_address(workers[i].address);
-      record.threads = ThreadsFor(ask, workers[i], taken[i], FreeBytes(workers[i]));
+      record.threads = ThreadsFor(ask, workers[i], taken[i], workers[i].FreeBytes());
     }
   }
   if (replicas > 0) Number(decision.members, ask.virtual_replicas);
   return decision;
+}
+
+PlanningPlace PlacePlanning(uint64_t bytes, const std::vector<Offer>& workers) {
+  if (workers.empty()) return {nullptr, "waiting to plan: no worker is connected"};
+  PlanningPlace place;
+  const Offer* roomiest = nullptr;  // of those with a slot
+  for (const Offer& offer : workers) {
+    if (offer.free_slots == 0) continue;
+    if (roomiest == nullptr || offer.FreeBytes() > roomiest->FreeBytes()) roomiest = &offer;
+    // On a worker that is smaller than that it has all of it.
+    const bool fits = offer.memory_bytes == 0 || offer.FreeBytes() >= std::min(bytes, offer.memory_bytes);
+    if (fits && (place.worker == nullptr || offer.free_slots > place.worker->free_slots)) place.worker = &offer;
+  }
+  if (roomiest == nullptr) return {nullptr, "waiting to plan: all workers' slots are in use"};
+  if (place.worker == nullptr) {
+    place.reason = absl::StrCat("waiting to plan: it takes up to ", BytesText(bytes), ", and worker ", roomiest->worker_id, " has ",
+                                BytesText(roomiest->FreeBytes()), " of ", BytesText(roomiest->memory_bytes), " free");
+  }
+  return place;
 }
 
 std::vector<MemberRecord> PlaceMore(const Ask& ask, const std::vector<Offer>& workers, uint32_t count) {
@@ -70,7 +85,7 @@ std::vector<MemberRecord> PlaceMore(const Ask& ask, const std::vector<Offer>& wo
       record.member.set_worker_id(workers[i].worker_id);
       record.member.set_address(workers[i].address);
       const uint32_t share = ask.threads > 0 ? ask.threads : std::max(workers[i].cores / (workers[i].own + taken[i]), 1u);
-      record.threads = std::min(share, ThreadsFor(more, workers[i], taken[i], FreeBytes(workers[i])));
+      record.threads = std::min(share, ThreadsFor(more, workers[i], taken[i], workers[i].FreeBytes()));
     }
   }
   return members;

@@ -24,6 +24,13 @@ struct Decision {
 // REQUIRES: `workers` sorted by id.
 Decision Place(const Ask& ask, const std::vector<Offer>& workers);
 
+// Where a job is planned that takes so many bytes for it: on the worker with the most free slots.
+struct PlanningPlace {
+  const Offer* worker = nullptr;  // of `workers`; null: not now
+  std::string reason;             // then: why it must wait
+};
+PlanningPlace PlacePlanning(uint64_t bytes, const std::vector<Offer>& workers);
+
 // Where up to `count` further replicas of a job that runs would go; they have no rank yet. REQUIRES: as Place.
 std::vector<MemberRecord> PlaceMore(const Ask& ask, const std::vector<Offer>& workers, uint32_t count);
 

@@ -52,7 +52,7 @@ Case RandomCase(std::mt19937_64& random) {
   for (uint32_t i = 0, count = upto(5); i < count; ++i) {
     Offer offer = WorkerWith(absl::StrCat("w", i), upto(4), 1 + upto(15), upto(1) * upto(8'000) * kMiB);
     offer.free_slots = upto(offer.slots);
-    if (offer.memory_bytes > 0) offer.booked_bytes = upto(4'000) * kMiB;
+    if (offer.memory_bytes > 0) offer.booked["other"] = upto(4'000) * kMiB;
     one.workers.push_back(offer);
   }
   return one;
@@ -91,7 +91,7 @@ TEST(Scheduler, NeverOverSlotsOrMemoryAndEveryVirtualReplicaOnce) {
     for (const Offer& offer : one.workers) {
       ASSERT_LE(count[offer.worker_id], offer.free_slots);
       if (offer.memory_bytes == 0) continue;
-      ASSERT_LE(bytes[offer.worker_id] + offer.booked_bytes, std::max(offer.memory_bytes, offer.booked_bytes));
+      ASSERT_LE(bytes[offer.worker_id] + offer.BookedBytes(), std::max(offer.memory_bytes, offer.BookedBytes()));
     }
   }
   EXPECT_GT(placed, 1'000);
@@ -104,7 +104,7 @@ TEST(Scheduler, WhatFitsIsPlaced) {
     Case one = RandomCase(random);
     for (Offer& offer : one.workers) {
       offer.free_slots = offer.slots;
-      offer.booked_bytes = 0;
+      offer.booked.clear();
     }
     ASSERT_EQ(Place(one.ask, one.workers).members.empty(), WhyNever(one.ask, one.workers).has_value()) << "seed " << kSeed << " case " << i;
   }
@@ -134,57 +134,35 @@ TEST(Scheduler, WaitingSaysForWhat) {
   EXPECT_EQ(Place(AskFor(1, 1, 4), {}).reason, "no worker is connected; waiting for more workers");
   Offer busy = WorkerWith("a", 2);
   busy.free_slots = 0;
-  EXPECT_EQ(Place(AskFor(1, 1, 4), {busy}).reason, "1 replica is wanted at least; waiting for slots and memory that other jobs hold");
+  Ask ask = AskFor(1, 1, 4);
+  ask.base_bytes = 600 * kMiB;
+  EXPECT_EQ(Place(ask, {busy}).reason,
+            "1 replica of 600 MiB is wanted at least; waiting for slots and memory that other jobs hold: worker a has 0 of 2 slots free");
+  Offer full = WorkerWith("b", 2, 4, 3'000 * kMiB);
+  full.free_slots = 1;
+  full.booked = {{"j1", 700 * kMiB}, {"j2", 1'800 * kMiB}};
+  EXPECT_EQ(
+      Place(ask, {WorkerWith("a", 4, 4, 500 * kMiB), full}).reason,
+      "1 replica of 600 MiB is wanted at least; waiting for slots and memory that other jobs hold: worker b has 1 of 2 slots and 500 MiB "
+      "of 3.0 GiB free (j1: 700 MiB, j2: 1800 MiB)");
   EXPECT_THAT(Place(AskFor(3, 3, 4), {WorkerWith("a", 2)}).reason,
               HasSubstr("3 replicas are wanted at least, and the workers known have slots for 2"));
 }
 
-TEST(Admission, AShortageOfMemorySaysWhatWouldFit) {
-  Ask ask = AskFor(2, 2, 4);
-  ask.base_bytes = 900 * kMiB;
-  ask.pipeline_bytes = 256 * kMiB;
-  const std::vector<Offer> one_fits = {WorkerWith("a", 4, 4, 1'000 * kMiB)};
-  const auto shortage = WhyNever(ask, one_fits);
-  ASSERT_TRUE(shortage.has_value());
-  EXPECT_TRUE(shortage->of_memory);
-  EXPECT_EQ(shortage->reason,
-            "2 replicas of 900 MiB are wanted at least, and the memory of the workers known (the largest has 1000 MiB) is enough for 1");
-  EXPECT_EQ(WhatWouldFit(ask, one_fits), "replicas.min: 1 would fit");
-  EXPECT_EQ(WhatWouldFit(ask, {WorkerWith("a", 4, 4, 800 * kMiB)}), "data.memory: 156MiB would fit");
-  EXPECT_THAT(WhatWouldFit(ask, {WorkerWith("a", 4, 4, 500 * kMiB)}), HasSubstr("a worker with 900 MiB"));
-  EXPECT_FALSE(WhyNever(ask, {WorkerWith("a", 4, 4, 2'000 * kMiB)}).has_value());
-}
-
-TEST(Admission, ThreadsGiveWayToMemory) {
-  Ask ask = AskFor(1, 1, 4);
-  ask.base_bytes = 100 * kMiB;
-  ask.bytes_per_thread = 50 * kMiB;
-  const Offer offer = WorkerWith("a", 4, 4, 1'000 * kMiB);
-  EXPECT_EQ(ThreadsFor(ask, offer, 1, 1'000 * kMiB), 4u);
-  EXPECT_EQ(ThreadsFor(ask, offer, 1, 200 * kMiB), 3u);
-  EXPECT_EQ(ThreadsFor(ask, offer, 1, 100 * kMiB), 1u);
-  EXPECT_EQ(ThreadsFor(ask, offer, 1, 99 * kMiB), 0u);
-  EXPECT_EQ(ThreadsFor(ask, offer, 2, 1'000 * kMiB), 2u) << "an even share of the cores";
-  ask.threads = 3;
-  EXPECT_EQ(ThreadsFor(ask, offer, 2, 1'000 * kMiB), 3u) << "as the user fixed them";
-}
-
-TEST(Admission, AskIsWithinTheVirtualReplicas) {
-  v1::Job job;
-  v1::PlanReport plan;
-  plan.mutable_resolved()->set_virtual_replicas(4);
-  plan.mutable_resolved()->set_batch(16);
-  plan.mutable_resolved()->mutable_replicas()->set_max(9);
-  plan.mutable_resolved()->mutable_data()->set_memory_bytes(11);
-  plan.mutable_profile()->set_peak_bytes(100);
-  (*plan.mutable_profile()->mutable_bytes_by_category())["runtime"] = 1000;
-  const auto ask = AskOf(job, plan);
-  ASSERT_TRUE(ask.ok());
-  EXPECT_EQ(ask->min, 1u);
-  EXPECT_EQ(ask->max, 4u);
-  EXPECT_EQ(ask->base_bytes, 1111u);
-  plan.mutable_resolved()->mutable_replicas()->set_min(5);
-  EXPECT_EQ(AskOf(job, plan).status().code(), absl::StatusCode::kFailedPrecondition);
+TEST(Scheduler, PlansWhereThereAreTheMostSlotsAndTheMemoryForIt) {
+  EXPECT_EQ(PlacePlanning(kMiB, {}).reason, "waiting to plan: no worker is connected");
+  std::vector<Offer> workers = {WorkerWith("a", 2, 4, 1'000 * kMiB), WorkerWith("b", 3, 4, 1'000 * kMiB)};
+  EXPECT_EQ(PlacePlanning(600 * kMiB, workers).worker, &workers[1]);
+  workers[1].booked["j1"] = 500 * kMiB;
+  EXPECT_EQ(PlacePlanning(600 * kMiB, workers).worker, &workers[0]);
+  workers[0].booked["j1"] = 700 * kMiB;
+  EXPECT_EQ(PlacePlanning(600 * kMiB, workers).worker, nullptr);
+  EXPECT_EQ(PlacePlanning(600 * kMiB, workers).reason,
+            "waiting to plan: it takes up to 600 MiB, and worker b has 500 MiB of 1000 MiB free");
+  workers[1].booked.clear();
+  EXPECT_EQ(PlacePlanning(9'000 * kMiB, workers).worker, &workers[1]) << "a small worker that is idle plans whatever comes";
+  workers[0].free_slots = workers[1].free_slots = 0;
+  EXPECT_EQ(PlacePlanning(kMiB, workers).reason, "waiting to plan: all workers' slots are in use");
 }
 
 }  // namespace

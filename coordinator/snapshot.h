@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "proto/lockstep.pb.h"
@@ -18,7 +19,8 @@ struct Snapshot {
   std::map<v1::JobState, uint64_t> jobs_by_state;
   std::vector<JobFigures> jobs;  // newest first, a bounded number
   std::vector<v1::WorkerStatus> workers;
-  bool durable = true;  // false: the store is poisoned
+  std::map<std::string, uint64_t> booked_bytes;  // by worker's id
+  bool durable = true;                           // false: the store is poisoned
 };
 
 }  // namespace lockstep

@@ -37,6 +37,7 @@ Snapshot OneOfEach() {
   v1::ReplicaStatus& replica = *status.add_replicas();
   (*replica.mutable_memory()->mutable_bytes_by_category())["gradients"] = 77;
   replica.mutable_memory()->set_resident_bytes(99);
+  (*status.mutable_profile()->mutable_bytes_by_category())["gradients"] = 78;
   snapshot.jobs.push_back(running);
   for (int i = 0; i < 41; ++i) {
     snapshot.jobs.emplace_back().status.set_job_id(absl::StrCat("done", i));
@@ -46,6 +47,8 @@ Snapshot OneOfEach() {
   worker.set_worker_id("w&1");
   worker.set_state("connected");
   worker.set_free_slots(2);
+  worker.set_memory_bytes(1000);
+  snapshot.booked_bytes["w&1"] = 600;
   return snapshot;
 }
 
@@ -54,13 +57,16 @@ TEST(Metrics, SayTheStateAndTheCalls) {
   counters.Count("Submit", absl::StatusCode::kOk);
   counters.Count("Submit", absl::StatusCode::kInvalidArgument);
   const std::string text = MetricsText(OneOfEach(), counters);
-  for (const char* line : {"lockstep_jobs{state=\"RUNNING\"} 1", "lockstep_jobs{state=\"PAUSED\"} 0", "lockstep_workers{state=\"lost\"} 0",
-                           "lockstep_free_slots 2", "lockstep_store_healthy 1", "lockstep_job_steps_total{job=\"j0000001\"} 4",
-                           "lockstep_job_samples_total{job=\"j0000001\"} 32", "lockstep_job_generation{job=\"j0000001\"} 3",
-                           "lockstep_job_step_seconds_total{job=\"j0000001\",phase=\"backward\"} 2.5",
-                           "lockstep_trainer_memory_bytes{job=\"j0000001\",rank=\"0\",category=\"gradients\"} 77",
-                           "lockstep_trainer_resident_bytes{job=\"j0000001\",rank=\"0\"} 99",
-                           "lockstep_rpc_total{code=\"INVALID_ARGUMENT\",method=\"Submit\"} 1"}) {
+  for (const char* line :
+       {"lockstep_jobs{state=\"RUNNING\"} 1", "lockstep_jobs{state=\"PAUSED\"} 0", "lockstep_workers{state=\"lost\"} 0",
+        "lockstep_free_slots 2", "lockstep_store_healthy 1", "lockstep_job_steps_total{job=\"j0000001\"} 4",
+        "lockstep_job_samples_total{job=\"j0000001\"} 32", "lockstep_job_generation{job=\"j0000001\"} 3",
+        "lockstep_job_step_seconds_total{job=\"j0000001\",phase=\"backward\"} 2.5",
+        "lockstep_trainer_memory_bytes{job=\"j0000001\",rank=\"0\",category=\"gradients\"} 77",
+        "lockstep_job_memory_predicted_bytes{job=\"j0000001\",category=\"gradients\"} 78",
+        "lockstep_worker_memory_offered_bytes{worker=\"w&1\"} 1000", "lockstep_worker_memory_booked_bytes{worker=\"w&1\"} 600",
+        "lockstep_trainer_resident_bytes{job=\"j0000001\",rank=\"0\"} 99",
+        "lockstep_rpc_total{code=\"INVALID_ARGUMENT\",method=\"Submit\"} 1"}) {
     EXPECT_THAT(text, HasSubstr(absl::StrCat("\n", line))) << text;
   }
   EXPECT_THAT(text, Not(HasSubstr("lockstep_process_resident_bytes 0")));

@@ -50,10 +50,10 @@ LoadedPicture PictureLoader::LoadOwnOrLarge(const SampleInfo& sample, float* out
 
 LoadedPicture PictureLoader::LoadLarge(const SampleInfo& sample, int64_t bytes, float* out) {
   for (;;) {
-    if (bytes > pool_.capacity()) {
+    if (bytes > pool_.largest()) {
       return {
           absl::ResourceExhaustedError(absl::StrCat(PathOf(sample), " takes ", bytes, " bytes to read and decode; the input pipeline has ",
-                                                    pool_.capacity(), " for large pictures: raise data.memory")),
+                                                    pool_.largest(), " for large pictures: raise data.memory")),
           "", 0};
     }
     if (!pool_.Acquire(bytes)) return {absl::CancelledError("the input pipeline was stopped"), "", 0};

@@ -1,7 +1,9 @@
 #pragma once
 // The way from files to batches, ahead of training: threads read, decode, resize and scale pictures into the batches that this
 // trainer's virtual replicas will ask for, in that order. Bounded by bytes, not by counts: batch buffers, encoded files and decoded
-// pixels together stay within the budget, and a smaller budget means fewer threads and fewer batches ahead, down to one.
+// pixels together stay within the budget, and a smaller budget means fewer threads and fewer batches ahead, down to one. Within it both
+// follow what training makes of them (prefetch_tuner.h): more while it waits, fewer while it never does; large pictures go before batches
+// ahead.
 //
 // What a batch holds is a function of the sampler and the files, never of the number of threads or of timing.
 //
@@ -31,7 +33,7 @@ struct PipelineOptions {
   int first_virtual_replica = 0;
   int virtual_replica_count = 1;
   int64_t memory_bytes = 256 << 20;
-  int steps_ahead = 3;    // at most, the one in training included; what that leaves of the budget is for large pictures
+  int steps_ahead = 8;    // at most, the one in training included
   int threads = 1;        // at most; fewer where the budget has no room for their buffers
   bool one_pass = false;  // end after the first epoch
   uint64_t first_epoch = 0;
@@ -41,8 +43,11 @@ struct PipelineOptions {
 };
 
 struct PipelineStats {
-  int64_t bytes = 0;  // held now: buffers, files, pixels; never more than the budget
-  int depth = 0;      // batches that are ready
+  int64_t bytes = 0;   // held now: buffers, files, pixels; never more than the budget
+  int depth = 0;       // batches that are ready
+  int most_depth = 0;  // as it is tuned now: batches open at once, and threads
+  int threads = 0;
+  int waiting = 0;  // calls of Next
   double decode_seconds = 0;
   double wait_seconds = 0;  // of Next
   uint64_t images = 0;

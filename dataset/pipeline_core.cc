@@ -29,6 +29,7 @@ PipelineShares ShareOut(const PipelineOptions& options, const Sampler& sampler) 
   const int64_t most = int64_t{std::max(options.steps_ahead, 1)} * std::max(options.virtual_replica_count, 1);
   const int64_t further = std::min(rest / 2 / shares.slot_bytes, most - 1);
   shares.most_ahead = static_cast<int>(1 + further);
+  shares.shared_bytes = rest;
   shares.large_bytes = rest - further * shares.slot_bytes;
   return shares;
 }
@@ -40,7 +41,10 @@ PipelineCore::PipelineCore(const PipelineOptions& options, const Index& index, s
       sampler_(sampler),
       local_files_(LocalFiles()),
       load_options_{.image = options.image, .folder = std::move(folder), .retry_pause = options.retry_pause},
-      large_(shares_.large_bytes),
+      shared_(shares_.shared_bytes, shares_.large_bytes),
+      tuner_({.least_depth = std::min(std::max(options.virtual_replica_count, 1), shares_.most_ahead),
+              .most_depth = shares_.most_ahead,
+              .most_threads = shares_.threads}),
       epoch_(options.first_epoch),
       step_(options.first_step) {
   absl::MutexLock lock(&mutex_);
@@ -48,7 +52,7 @@ PipelineCore::PipelineCore(const PipelineOptions& options, const Index& index, s
 }
 
 void PipelineCore::Start() {
-  for (int i = 0; i < shares_.threads; ++i) threads_.emplace_back([this] { Fill(); });
+  for (int i = 0; i < shares_.threads; ++i) threads_.emplace_back([this, i] { Fill(i); });
 }
 
 void PipelineCore::Stop() {
@@ -57,7 +61,7 @@ void PipelineCore::Stop() {
     if (stopped_) return;
     stopped_ = true;
   }
-  large_.Close();
+  shared_.Close();
   stop_.Notify();
 }
 
@@ -71,20 +75,38 @@ bool PipelineCore::HasWork() const {
   return std::any_of(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->next < slot->ids.size(); });
 }
 
-FloatBuffer PipelineCore::TakeBuffer() {
-  if (free_.empty()) {
-    ++buffers_;
-    return FloatBuffer(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(shares_.slot_bytes))));
+bool PipelineCore::TakeBuffer(FloatBuffer& buffer) {
+  if (!free_.empty()) {
+    buffer = std::move(free_.back());
+    free_.pop_back();
+    return true;
   }
-  FloatBuffer buffer = std::move(free_.back());
-  free_.pop_back();
-  return buffer;
+  // The first has bytes of its own.
+  if (buffers_ > 0 && !shared_.TryAcquire(shares_.slot_bytes)) return false;
+  buffer.reset(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(shares_.slot_bytes))));
+  if (buffer != nullptr) {
+    ++buffers_;
+  } else if (buffers_ > 0) {
+    shared_.Release(shares_.slot_bytes);
+  }
+  return true;
+}
+
+void PipelineCore::ReturnBuffer(FloatBuffer buffer) {
+  --held_;
+  if (buffer == nullptr) return;
+  if (buffers_ > 1 && (buffers_ > tuner_.depth() || shared_.is_waited_for())) {
+    --buffers_;
+    shared_.Release(shares_.slot_bytes);
+  } else {
+    free_.push_back(std::move(buffer));
+  }
 }
 
 // The next batch in the order in which training asks: step by step, virtual replica by virtual replica.
 void PipelineCore::OpenSlot() {
   auto slot = std::make_unique<BatchSlot>();
-  slot->images = TakeBuffer();
+  if (!TakeBuffer(slot->images)) return;
   slot->epoch = epoch_;
   slot->step = step_;
   slot->virtual_replica = options_.first_virtual_replica + virtual_replica_;
@@ -134,15 +156,16 @@ void PipelineCore::Seal(BatchSlot& slot) {
                                      XXH3_64bits(slot.ids.data(), slot.ids.size() * sizeof(int64_t)));
 }
 
-void PipelineCore::Fill() {
-  PictureLoader loader(load_options_, options_.reader != nullptr ? *options_.reader : *local_files_, large_, stop_);
+void PipelineCore::Fill(int thread) {
+  PictureLoader loader(load_options_, options_.reader != nullptr ? *options_.reader : *local_files_, shared_, stop_);
   const size_t floats = ImageFloats(options_.image);
   int64_t touched = 0;
+  const auto wanted = [this, thread]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopped_ || (thread < tuner_.threads() && HasWork()); };
   for (;;) {
     Work work;
     {
       absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &PipelineCore::HasWork));
+      mutex_.Await(absl::Condition(&wanted));
       if (stopped_) return;
       work = TakeWork();
     }
@@ -181,7 +204,15 @@ absl::StatusOr<std::unique_ptr<BatchSlot>> PipelineCore::Take(int virtual_replic
     const BatchSlot* slot = Find(virtual_replica);
     return stopped_ || (slot != nullptr ? slot->complete() : ended_);
   };
+  PrefetchTuner::Waited waited = PrefetchTuner::Waited::kNot;
+  if (!ready()) {
+    waited = HasWork() || ended_      ? PrefetchTuner::Waited::kForThreads
+             : held_ < tuner_.depth() ? PrefetchTuner::Waited::kForBytes
+                                      : PrefetchTuner::Waited::kForDepth;
+  }
+  ++stats_.waiting;
   mutex_.Await(absl::Condition(&ready));
+  --stats_.waiting;
   stats_.wait_seconds += absl::ToDoubleSeconds(absl::Now() - start);
   if (stopped_) return absl::CancelledError("the input pipeline was stopped");
   const BatchSlot* found = Find(virtual_replica);
@@ -189,24 +220,28 @@ absl::StatusOr<std::unique_ptr<BatchSlot>> PipelineCore::Take(int virtual_replic
   const auto at = std::find_if(slots_.begin(), slots_.end(), [found](const auto& slot) { return slot.get() == found; });
   std::unique_ptr<BatchSlot> slot = std::move(*at);
   slots_.erase(at);
+  tuner_.Took(waited, Ready());
   if (slot->status.ok()) return slot;
-  if (slot->images != nullptr) free_.push_back(std::move(slot->images));
-  --held_;
+  ReturnBuffer(std::move(slot->images));
   return slot->status;
 }
 
 void PipelineCore::Return(std::unique_ptr<BatchSlot> slot) {
   absl::MutexLock lock(&mutex_);
-  free_.push_back(std::move(slot->images));
-  --held_;
+  ReturnBuffer(std::move(slot->images));
+}
+
+int PipelineCore::Ready() const {
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->complete(); }));
 }
 
 PipelineStats PipelineCore::stats() const {
-  const int64_t large = large_.used();
   absl::MutexLock lock(&mutex_);
   PipelineStats stats = stats_;
-  stats.bytes = buffers_ * shares_.slot_bytes + touched_bytes_ + large;
-  stats.depth = static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot->complete(); }));
+  stats.bytes = (buffers_ > 0 ? shares_.slot_bytes : 0) + shared_.used() + touched_bytes_;
+  stats.depth = Ready();
+  stats.most_depth = tuner_.depth();
+  stats.threads = tuner_.threads();
   return stats;
 }
 

@@ -2,7 +2,9 @@
 // What a Pipeline and its batches share: the slots being filled, and the threads that fill them. See dataset/pipeline.h.
 //
 // A slot is opened (in the order in which training asks), its pictures are handed out one by one to the threads, it is complete, it
-// is taken by Next, and its buffer returned by the batch's destructor. Slots opened and not returned are at most `most_ahead_`.
+// is taken by Next, and its buffer returned by the batch's destructor. How many are open at once, and how many threads fill them, is for
+// the PrefetchTuner to say, within what the budget allows. Buffers beyond the first, and pictures that a thread's own buffers cannot hold,
+// share one pool of bytes: while large pictures need it, fewer batches are ahead.
 //
 // Thread-safe.
 
@@ -22,6 +24,7 @@
 #include "dataset/byte_pool.h"
 #include "dataset/picture_loader.h"
 #include "dataset/pipeline.h"
+#include "dataset/prefetch_tuner.h"
 
 namespace lockstep::dataset {
 
@@ -51,10 +54,11 @@ struct BatchSlot {
 // How a budget is shared out.
 struct PipelineShares {
   int threads = 1;
-  int most_ahead = 1;        // batches
+  int most_ahead = 1;        // batches, the one in training included
   int64_t slot_bytes = 0;    // of each
   int64_t thread_bytes = 0;  // of each
-  int64_t large_bytes = 0;   // for pictures that a thread's own buffers cannot hold
+  int64_t shared_bytes = 0;  // for further batches, and for pictures that a thread's own buffers cannot hold
+  int64_t large_bytes = 0;   // of shared_bytes, what such a picture can count on
 };
 PipelineShares ShareOut(const PipelineOptions& options, const Sampler& sampler);
 
@@ -74,14 +78,21 @@ class PipelineCore {
     BatchSlot* slot = nullptr;
     size_t position = 0;
   };
-  void Fill();
+  void Fill(int thread);
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   Work TakeWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing if there are no bytes for it.
   void OpenSlot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AdvanceCursor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  FloatBuffer TakeBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False: there are no bytes for one. Null: nor has the system.
+  bool TakeBuffer(FloatBuffer& buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReturnBuffer(FloatBuffer buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int Ready() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   BatchSlot* Find(int virtual_replica) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  bool CanOpen() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !ended_ && held_ < shares_.most_ahead; }
+  bool HasBuffer() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return !free_.empty() || buffers_ == 0 || shared_.CanAcquire(shares_.slot_bytes);
+  }
+  bool CanOpen() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !ended_ && held_ < tuner_.depth() && HasBuffer(); }
   static void Seal(BatchSlot& slot);
 
   const PipelineOptions options_;
@@ -90,13 +101,14 @@ class PipelineCore {
   const Sampler& sampler_;
   const std::unique_ptr<FileReader> local_files_;
   const LoadOptions load_options_;
-  BytePool large_;
+  BytePool shared_;
   absl::Notification stop_;
 
   mutable absl::Mutex mutex_;
   std::deque<std::unique_ptr<BatchSlot>> slots_ ABSL_GUARDED_BY(mutex_);  // opened and not taken, oldest first
   std::vector<FloatBuffer> free_ ABSL_GUARDED_BY(mutex_);
-  int buffers_ ABSL_GUARDED_BY(mutex_) = 0;            // made
+  PrefetchTuner tuner_ ABSL_GUARDED_BY(mutex_);
+  int buffers_ ABSL_GUARDED_BY(mutex_) = 0;            // that there are
   int64_t touched_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of the threads' own buffers
   int held_ ABSL_GUARDED_BY(mutex_) = 0;               // slots opened and not returned
   uint64_t epoch_ ABSL_GUARDED_BY(mutex_);             // of the slot to open next

@@ -33,6 +33,9 @@ const char* Lasting(std::string_view layer) {
   return newest_name;
 }
 
+// Whether the thread raised the high-water mark of backward since it was last through with a layer. Its address is the thread's name.
+thread_local bool raised = false;
+
 int64_t WholePages(int64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
 
 }  // namespace
@@ -74,6 +77,7 @@ void* BlockPool::Take(size_t bytes, Category category) {
   live_bytes_ += size;
   live_[category] += size;
   highest_live_ = std::max(highest_live_, live_bytes_);
+  Raise();
   if (live_bytes_ > peak_bytes_) {
     peak_bytes_ = live_bytes_;
     at_peak_ = live_;
@@ -104,6 +108,29 @@ Refusal BlockPool::Refuse(size_t bytes, Category category) {
   });
   last_refusal_ = refusal;
   return refusal;
+}
+
+void BlockPool::Raise() {
+  const Place& place = CurrentPlace();
+  HighWater& high = high_water_[static_cast<size_t>(place.phase)];
+  if (live_bytes_ <= high.bytes) return;
+  high.bytes = live_bytes_;
+  high.layer = place.layer;
+  if (place.phase != Phase::kBackward) return;
+  raised = true;
+  raised_by_ = &raised;
+}
+
+void BlockPool::Mark() {
+  absl::MutexLock lock(&mutex_);
+  Raise();
+}
+
+void BlockPool::EndOf(std::string_view layer) {
+  if (!raised) return;
+  raised = false;
+  absl::MutexLock lock(&mutex_);
+  if (raised_by_ == &raised) high_water_[static_cast<size_t>(Phase::kBackward)].layer = layer;
 }
 
 std::optional<int64_t> BlockPool::TakeSmall(int64_t size) {
@@ -190,7 +217,7 @@ void BlockPool::ResetPeak() {
 
 BlockPool::Usage BlockPool::GetUsage() const {
   absl::MutexLock lock(&mutex_);
-  Usage usage{live_, at_peak_, peak_bytes_, limit_, refused_};
+  Usage usage{live_, at_peak_, peak_bytes_, limit_, refused_, high_water_};
   usage.live[Category::kAllocatorSlack] = Kept();
   return usage;
 }
@@ -209,6 +236,11 @@ void BlockPool::GiveBackAbove(int64_t reserved) {
     GiveBack(std::min(live_bytes_ + Kept() - reserved, kGiveBackSlice));
     more = kept_.bytes() > 0 && live_bytes_ + Kept() > reserved;
   }
+}
+
+const void* BlockPool::region() const {
+  absl::MutexLock lock(&mutex_);
+  return region_.size() > 0 ? region_.At(0) : nullptr;
 }
 
 int64_t BlockPool::ResidentBytes() const {

@@ -16,15 +16,19 @@
 //
 // Thread-safe.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "memory/address_region.h"
 #include "memory/category.h"
+#include "memory/place.h"
 #include "memory/range_set.h"
 #include "memory/requests.h"
 #include "memory/slabs.h"
@@ -40,12 +44,20 @@ class BlockPool {
     int64_t slack_bytes = 32 << 20;
   };
 
+  // The highest total of live bytes while some thread was in a phase, and in which layer that was raised last. In backward the layer that
+  // ended next (EndOf).
+  struct HighWater {
+    int64_t bytes = 0;
+    std::string layer;
+  };
+
   struct Usage {
     Bytes live;              // by category; kAllocatorSlack: kept bytes
     Bytes at_peak;           // as it was when the total of live bytes was highest
     int64_t peak_bytes = 0;  // highest total of live bytes since the last ResetPeak
     int64_t limit_bytes = 0;
-    int64_t refused = 0;  // requests refused since the pool was made
+    int64_t refused = 0;                        // requests refused since the pool was made
+    std::array<HighWater, kPhases> high_water;  // since the pool was made
   };
 
   explicit BlockPool(Options options);
@@ -64,11 +76,17 @@ class BlockPool {
 
   void SetLimit(int64_t limit_bytes);
   void ResetPeak();
+  // Counts what is live now for the calling thread's phase, as a request would.
+  void Mark();
+  // The calling thread is through with a layer in backward: what it raised since the last one was that layer's.
+  void EndOf(std::string_view layer);
   Usage GetUsage() const;
   // The newest, if there was one.
   std::optional<Refusal> LastRefusal() const;
   // Gives all kept bytes back, but for the free parts of slabs in use.
   void Trim();
+  // Where its region of address space begins; null: the machine gave none.
+  const void* region() const ABSL_LOCKS_EXCLUDED(mutex_);
   // What the kernel holds for the pool.
   int64_t ResidentBytes() const;
 
@@ -81,6 +99,7 @@ class BlockPool {
 
   void* Take(size_t bytes, Category category);
   Refusal Refuse(size_t bytes, Category category);
+  void Raise() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int64_t Kept() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return kept_.bytes() + slabs_.free_bytes(); }
   // Offsets of blocks; nothing if the machine refuses.
   std::optional<int64_t> TakeSmall(int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -107,6 +126,8 @@ class BlockPool {
   int64_t peak_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<Refusal> last_refusal_ ABSL_GUARDED_BY(mutex_);
+  std::array<HighWater, kPhases> high_water_ ABSL_GUARDED_BY(mutex_);
+  const void* raised_by_ ABSL_GUARDED_BY(mutex_) = nullptr;  // the thread whose layer in backward is not known yet
 };
 
 }  // namespace lockstep::memory

@@ -33,6 +33,47 @@ TEST(BlockPool, BooksUnderTheThreadsCategory) {
   pool.Free(activations);
 }
 
+TEST(BlockPool, KeepsTheHighestOfEachPhaseAndWhatRanThen) {
+  BlockPool pool({});
+  const auto high = [&pool](Phase phase) {
+    const BlockPool::HighWater mark = pool.GetUsage().high_water[static_cast<size_t>(phase)];
+    return std::pair(mark.bytes / kMiB, mark.layer);
+  };
+  void* parameters = pool.Allocate(kMiB);
+  const ScopedPhase forward(Phase::kForward);
+  SetLayer("conv1");
+  void* one = pool.Allocate(kMiB);
+  SetLayer("conv2");
+  void* two = pool.Allocate(3 * kMiB);
+  pool.Free(two);
+  SetLayer("dense");
+  pool.Free(pool.Allocate(kMiB));
+  EXPECT_EQ(high(Phase::kForward), std::pair(int64_t{5}, std::string("conv2")));
+  {
+    const ScopedPhase backward(Phase::kBackward);
+    pool.Free(pool.Allocate(kMiB));
+    pool.EndOf("dense");
+    two = pool.Allocate(4 * kMiB);
+    std::thread([&pool] { pool.EndOf("another thread's"); }).join();
+    EXPECT_EQ(high(Phase::kBackward), std::pair(int64_t{6}, std::string())) << "not known yet";
+    pool.EndOf("conv2");
+    pool.Free(two);
+    pool.Free(one);
+    pool.Free(pool.Allocate(kMiB));
+    pool.EndOf("conv1");
+    EXPECT_EQ(high(Phase::kBackward), std::pair(int64_t{6}, std::string("conv2")));
+  }
+  {
+    const ScopedPhase update(Phase::kUpdate);
+    pool.Mark();
+  }
+  EXPECT_EQ(high(Phase::kUpdate), std::pair(int64_t{1}, std::string())) << "it allocates nothing";
+  EXPECT_EQ(high(Phase::kLoad), std::pair(int64_t{1}, std::string()));
+  EXPECT_EQ(high(Phase::kValidate), std::pair(int64_t{0}, std::string()));
+  EXPECT_EQ(CurrentPlace().phase, Phase::kForward) << "a scope ends where it began";
+  pool.Free(parameters);
+}
+
 TEST(BlockPool, RefusesWhatWouldPassTheLimitAndRemembersIt) {
   BlockPool pool({.limit_bytes = 4 * kMiB});
   void* three = pool.Allocate(3 * kMiB);

@@ -216,30 +216,29 @@ PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<
     }
   }
   const std::vector<bool> kept = live;
-  std::vector<int> blocks_left(calls + 1, 0);
   for (size_t block = 0; block < kept.size(); ++block) {
-    if (!kept[block]) continue;
-    costs.calls[owners[block]].kept += sizes[block];
-    ++blocks_left[owners[block]];
+    if (kept[block]) costs.calls[owners[block]].kept += sizes[block];
   }
   std::vector<int64_t> kept_through(calls + 1);
   for (size_t call = 0; call <= calls; ++call) kept_through[call] = (call == 0 ? 0 : kept_through[call - 1]) + costs.calls[call].kept;
   const std::vector<int64_t> live_bytes = LiveBytes(trace);
-  size_t at = calls;
+  const auto add = [&](size_t call, size_t event) {
+    costs.calls[call].beside = std::max(costs.calls[call].beside, live_bytes[event] - kept_through[call]);
+  };
+  int64_t left = kept_through[calls];  // of what is kept
   for (size_t i = 0; i < trace.events.size(); ++i) {
     const Trace::Event& event = trace.events[i];
     if (i < marks.backward) {
-      at = call_at(i);
-    } else if (i == marks.backward) {
-      at = calls;
+      add(call_at(i), i);
+      continue;
     }
-    costs.calls[at].beside = std::max(costs.calls[at].beside, live_bytes[i] - kept_through[at]);
-    // What backward does for a call begins when nothing is kept for a later one; what is freed first is often the output's.
-    if (at > 0 && i >= marks.backward) costs.calls[at - 1].beside = std::max(costs.calls[at - 1].beside, live_bytes[i] - kept_through[at]);
+    // Backward is about where what is left is kept by the calls up to there; here and there a small block is let go of late.
+    const int64_t about = left - kept_through[calls] / 1000;
+    const auto at = static_cast<size_t>(std::lower_bound(kept_through.begin(), kept_through.end(), about) - kept_through.begin());
+    add(at, i);
+    if (at < calls) add(at + 1, i);
     const auto block = static_cast<size_t>(event.block);
-    if (i < marks.backward || !event.release || block >= kept.size() || !kept[block]) continue;
-    --blocks_left[owners[block]];
-    while (at > 0 && blocks_left[at] == 0) --at;
+    if (event.release && block < kept.size() && kept[block]) left -= sizes[block];
   }
   for (size_t call = 0; call < calls; ++call) costs.seconds += costs.calls[call].seconds = marks.seconds[call];
   costs.seconds += marks.backward_seconds;

@@ -14,6 +14,7 @@
 #include "memory/cpu_allocator.h"
 #include "trainer/equalize.h"
 #include "trainer/fit_loop.h"
+#include "trainer/process_figures.h"
 
 namespace lockstep {
 namespace {
@@ -21,6 +22,7 @@ namespace {
 constexpr absl::Duration kStatusEvery = absl::Seconds(1);
 constexpr size_t kMostInHand = 16;  // samples that are named
 constexpr absl::Duration kInHandEvery = absl::Milliseconds(200);
+constexpr int64_t kLeak = 50 << 20;  // of a drill
 
 void AddPhases(const Phases& from, Phases& to) {
   to.wait_for_data += from.wait_for_data;
@@ -291,6 +293,7 @@ void Fit<T>::Report(const StepOutcome& step) {
   AddPhases(step.phases, phase_totals_);
   const bool hash_now = state_.step % static_cast<uint64_t>(spec_.state_hash_every) == 0;
   state_.state_hash = hash_now ? replica_.Hash() : std::string();
+  if (LOCKSTEP_FAILPOINT("trainer.leak")) LeakHeap(kLeak);
   if (LOCKSTEP_FAILPOINT("trainer.flip_bit")) replica_.FlipBit(), state_.state_hash = replica_.Hash();
   const bool status_now = absl::Now() - last_status_ >= kStatusEvery;
   StepFigures figures;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "memory/category.h"
+#include "memory/cpu_allocator.h"
 #include "memory/place.h"
 #include "memory/trace.h"
 
@@ -63,6 +64,7 @@ void LeafRunner<T>::HandOver(int variable, const at::Tensor& gradient) {
   const at::Tensor dense = gradient.contiguous();
   const int segment = context_.gradients.segment_of_variable[static_cast<size_t>(variable)];
   memory::SetLayer(context_.model.variables()[static_cast<size_t>(variable)].layer);
+  memory::CpuTensorPool().EndOf(memory::CurrentPlace().layer);
   if (memory::Recording* recording = memory::Recording::Current(); recording != nullptr) {
     recording->EndOf(absl::StrCat("backward ", context_.model.variables()[static_cast<size_t>(variable)].layer));
   }

@@ -30,7 +30,7 @@ class MemoryAccount {
 
   // After the first step, and whenever something was done for the first time. `owned` as it is now.
   void Settle(const OwnedBytes& owned);
-  // About 0.2 ms.
+  // 1 to 2 ms.
   MemoryFigures Take(const OwnedBytes& owned) const;
 
  private:

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -75,6 +76,23 @@ TEST(MemoryAccount, WhatTheHeapKeepsForLaterIsSlack) {
   const MemoryFigures after = account.Take({});
   EXPECT_NEAR(static_cast<double>(after.bytes[Category::kAllocatorSlack] - before.bytes[Category::kAllocatorSlack]), 10.0 * kMiB, kMiB);
   EXPECT_LT(after.bytes[Category::kUnaccounted], kMiB);
+}
+
+TEST(MemoryAccount, WhatTheHeapHasAndTheKernelDoesNotIsNobodys) {
+  if (HeapIsUnknown()) GTEST_SKIP() << "not glibc's malloc";
+  const memory::BlockPool pool({});
+  MemoryAccount account(pool, 0);
+  ASSERT_EQ(mallopt(M_MMAP_THRESHOLD, 32 << 20), 1);
+  ASSERT_EQ(mallopt(M_TRIM_THRESHOLD, 512 << 20), 1);
+  account.Settle({});
+  const MemoryFigures before = account.Take({});
+  // As the input pipeline's buffers: asked for, hardly touched, given back.
+  void* volatile buffer = std::malloc(20 * kMiB);
+  const HeapBlocks after_it(kMiB);
+  std::free(buffer);
+  const MemoryFigures after = account.Take({});
+  EXPECT_LT(after.bytes[Category::kAllocatorSlack] - before.bytes[Category::kAllocatorSlack], kMiB);
+  EXPECT_NEAR(static_cast<double>(after.bytes.Total() - after.resident_bytes), 0, kMiB);
 }
 
 }  // namespace

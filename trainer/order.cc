@@ -211,6 +211,12 @@ v1::MemoryReport ToProto(const MemoryFigures& figures) {
   proto.set_peak_bytes(static_cast<uint64_t>(figures.peak_bytes));
   proto.set_limit_bytes(static_cast<uint64_t>(figures.limit_bytes));
   proto.set_resident_bytes(static_cast<uint64_t>(figures.resident_bytes));
+  for (const HighWaterFigures& figure : figures.high_water) {
+    v1::HighWater& high = *proto.add_high_water();
+    high.set_phase(figure.phase);
+    high.set_layer(figure.layer);
+    high.set_bytes(static_cast<uint64_t>(figure.bytes));
+  }
   return proto;
 }
 
@@ -226,6 +232,7 @@ v1::StepRecord ToProto(const StepFigures& figures) {
   *proto.mutable_phases() = PhasesToProto(figures.phases);
   proto.set_images_per_second(figures.images_per_second);
   *proto.mutable_memory() = ToProto(figures.memory);
+  proto.mutable_memory()->clear_high_water();  // the status has it; a durable record of every step need not
   proto.set_sample_digest(figures.sample_digest);
   proto.set_committed_unix_us(figures.committed_unix_us);
   for (const LeafUse& leaf : figures.leaves) {

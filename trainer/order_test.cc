@@ -113,5 +113,18 @@ TEST(Records, MemoryCarriesEveryCategory) {
   EXPECT_EQ(report.bytes_by_category().at("unaccounted"), 0u) << "measured more finely than the kernel counts: nothing is missing";
 }
 
+TEST(Records, HighWaterMarksAreOfTheStatusAndNotOfEveryStep) {
+  MemoryFigures figures;
+  figures.high_water.push_back({"backward", "conv1", 77});
+  const v1::MemoryReport report = ToProto(figures);
+  ASSERT_EQ(report.high_water_size(), 1);
+  EXPECT_EQ(report.high_water(0).phase(), "backward");
+  EXPECT_EQ(report.high_water(0).layer(), "conv1");
+  EXPECT_EQ(report.high_water(0).bytes(), 77u);
+  StepFigures step;
+  step.memory = figures;
+  EXPECT_EQ(ToProto(step).memory().high_water_size(), 0) << "their records are kept for ever";
+}
+
 }  // namespace
 }  // namespace lockstep

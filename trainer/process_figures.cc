@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -15,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "base/failpoint.h"
 #include "base/file.h"
+#include "base/resident_memory.h"
 
 namespace lockstep {
 namespace {
@@ -30,6 +33,30 @@ int64_t KilobyteField(absl::string_view status, absl::string_view name) {
   return 0;
 }
 
+// glibc's HEAP_MAX_SIZE: its arenas but the first lie in regions of this size, aligned to it.
+constexpr uint64_t kArenaBytes = 64 << 20;
+
+// Of the mappings that malloc cuts its blocks from, the first arena's "[heap]" and the others', what is resident.
+int64_t ResidentArenaBytes(const void* not_heap) {
+  const std::string maps = ReadFile("/proc/self/maps").value_or("");
+  int64_t resident = 0;
+  for (const absl::string_view line : absl::StrSplit(maps, '\n')) {
+    const size_t dash = line.find('-');
+    const size_t space = line.find(' ');
+    uint64_t begin = 0, end = 0;
+    if (space == absl::string_view::npos || !absl::SimpleHexAtoi(line.substr(0, dash), &begin)) continue;
+    if (!absl::SimpleHexAtoi(line.substr(dash + 1, space - dash - 1), &end)) continue;
+    const bool first = absl::EndsWith(line, "[heap]");
+    // "rw-p 00000000 00:00 0", and no name.
+    const bool arena = begin % kArenaBytes == 0 && end - begin <= kArenaBytes && absl::StrContains(line, " rw-p ") &&
+                       absl::EndsWith(absl::StripTrailingAsciiWhitespace(line), " 00:00 0");
+    if (first || (arena && reinterpret_cast<const void*>(begin) != not_heap)) {
+      resident += ResidentBytesOf(reinterpret_cast<const void*>(begin), end - begin);
+    }
+  }
+  return resident;
+}
+
 }  // namespace
 
 ResidentBytes GetResidentBytes() {
@@ -37,9 +64,20 @@ ResidentBytes GetResidentBytes() {
   return {KilobyteField(status, "VmRSS:"), KilobyteField(status, "RssFile:"), KilobyteField(status, "RssShmem:")};
 }
 
-HeapBytes GetHeapBytes() {
+HeapBytes GetHeapBytes(const void* not_heap) {
   const struct mallinfo2 info = mallinfo2();
-  return {static_cast<int64_t>(info.uordblks + info.hblkhd), static_cast<int64_t>(info.fordblks)};
+  HeapBytes heap;
+  heap.in_use = static_cast<int64_t>(info.uordblks + info.hblkhd);
+  heap.free =
+      std::clamp<int64_t>(ResidentArenaBytes(not_heap) - static_cast<int64_t>(info.uordblks), 0, static_cast<int64_t>(info.fordblks));
+  return heap;
+}
+
+void LeakHeap(int64_t bytes) {
+  constexpr size_t kBlock = 4096;
+  for (int64_t leaked = 0; leaked < bytes; leaked += kBlock) {
+    if (void* volatile block = std::malloc(kBlock); block != nullptr) std::memset(block, 1, kBlock);
+  }
 }
 
 std::string HostId() {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "memory/category.h"
+#include "trainer/memory_figures.h"
 #include "trainer/verdict.h"
 
 namespace lockstep {
@@ -16,13 +16,6 @@ using NamedValues = std::vector<std::pair<std::string, double>>;
 
 struct Phases {
   double wait_for_data = 0, forward = 0, backward = 0, reduce = 0, update = 0, total = 0;
-};
-
-struct MemoryFigures {
-  memory::Bytes bytes;  // by category: tensors as they were at their peak, all else now
-  int64_t peak_bytes = 0;
-  int64_t limit_bytes = 0;
-  int64_t resident_bytes = 0;
 };
 
 struct StepFigures {

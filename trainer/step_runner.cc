@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "base/failpoint.h"
 #include "base/status_macros.h"
+#include "memory/cpu_allocator.h"
 #include "memory/place.h"
 #include "trainer/activity.h"
 
@@ -114,6 +115,7 @@ absl::StatusOr<StepOutcome> StepRunner<T>::Train(uint64_t step, dataset::Pipelin
     reporter_.Enter("update", step);
     LOCKSTEP_FAILPOINT("trainer.before_update");
     const memory::ScopedPhase phase(memory::Phase::kUpdate);
+    memory::CpuTensorPool().Mark();
     const double divisor = loss_.Divisor(joint.samples);
     const double penalty = replica_.Commit(exchange_.reduced(), joint.samples, divisor);
     outcome.loss = joint.loss_sum / divisor + penalty;

@@ -91,6 +91,7 @@ class FakeTrainer {
     status.mutable_memory()->set_peak_bytes(7000);
     status.mutable_memory()->set_limit_bytes(8000);
     status.mutable_memory()->set_resident_bytes(90000);
+    status.mutable_memory()->add_high_water()->set_phase("forward");
     for (uint64_t step = 1; stubborn || !cancelled.WaitForNotificationWithTimeout(absl::Milliseconds(20)); ++step) {
       if (stubborn) absl::SleepFor(absl::Milliseconds(20));
       status.set_step(step);

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <climits>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -33,11 +34,18 @@ uint64_t KilobyteField(const std::string& path, absl::string_view name) {
   return 0;
 }
 
-// The limit of control group version 2, as a container sees its own; "max" or no such file is none.
-uint64_t GroupLimit() {
-  uint64_t limit = 0;
-  const std::string text = ReadFile("/sys/fs/cgroup/memory.max").value_or("max");
-  return absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &limit) ? limit : UINT64_MAX;
+// Of the group and those above it, whose limits hold too.
+uint64_t LeastLimit(const std::string& hierarchy, absl::string_view group, absl::string_view file) {
+  uint64_t least = UINT64_MAX, limit = 0;
+  for (;;) {
+    while (absl::ConsumeSuffix(&group, "/")) {
+    }
+    // "max", or no such file, is none.
+    const std::string text = ReadFile(absl::StrCat(hierarchy, group, "/", file)).value_or("max");
+    if (absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &limit)) least = std::min(least, limit);
+    if (group.empty()) return least;
+    group = group.substr(0, group.rfind('/'));
+  }
 }
 
 struct AddressesDeleter {
@@ -59,7 +67,25 @@ uint32_t Cores() {
   return static_cast<uint32_t>(std::max(1, CPU_COUNT(&set)));
 }
 
-uint64_t MemoryBytes() { return std::min(KilobyteField("/proc/meminfo", "MemTotal:"), GroupLimit()); }
+uint64_t GroupMemoryLimit(const std::string& membership, const std::string& root) {
+  uint64_t least = UINT64_MAX;
+  for (const absl::string_view line : absl::StrSplit(membership, '\n', absl::SkipEmpty())) {
+    // "4:cpu,memory:/group", or "0::/group" of version 2.
+    const std::vector<absl::string_view> fields = absl::StrSplit(line, absl::MaxSplits(':', 2));
+    if (fields.size() < 3) continue;
+    const std::vector<absl::string_view> controllers = absl::StrSplit(fields[1], ',');
+    if (fields[1].empty()) least = std::min(least, LeastLimit(root, fields[2], "memory.max"));
+    if (std::count(controllers.begin(), controllers.end(), "memory") > 0) {
+      least = std::min(least, LeastLimit(absl::StrCat(root, "/memory"), fields[2], "memory.limit_in_bytes"));
+    }
+  }
+  return least;
+}
+
+uint64_t MemoryBytes() {
+  return std::min(KilobyteField("/proc/meminfo", "MemTotal:"),
+                  GroupMemoryLimit(ReadFile("/proc/self/cgroup").value_or(""), "/sys/fs/cgroup"));
+}
 
 uint64_t ResidentBytes() { return KilobyteField("/proc/self/status", "VmRSS:"); }
 

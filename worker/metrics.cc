@@ -109,6 +109,17 @@ MetricFamily MemoryByCategory(const std::vector<v1::TrainerReport>& running) {
   return family;
 }
 
+MetricFamily HighWater(const std::vector<v1::TrainerReport>& running) {
+  MetricFamily family{
+      "lockstep_trainer_memory_high_water_bytes", "Highest total of tensor memory in a phase, and what ran then", MetricType::Gauge, {}};
+  for (const v1::TrainerReport& trainer : running) {
+    for (const v1::HighWater& high : trainer.status().memory().high_water()) {
+      Add(&family, LabelsOf(trainer, {{"phase", high.phase()}, {"layer", high.layer()}}), static_cast<double>(high.bytes()));
+    }
+  }
+  return family;
+}
+
 MetricFamily Single(const char* name, const char* help, MetricType type, double value) {
   MetricFamily family{name, help, type, {}};
   Add(&family, {}, value);
@@ -137,6 +148,7 @@ std::string MetricsText(const WorkerFigures& figures) {
   }
   families.push_back(PhaseSeconds(figures.running));
   families.push_back(MemoryByCategory(figures.running));
+  families.push_back(HighWater(figures.running));
   families.push_back(
       Single("lockstep_worker_trainers_running", "Trainers that run now", MetricType::Gauge, static_cast<double>(figures.running.size())));
   families.push_back(Single("lockstep_worker_trainers_started_total", "Trainers that were started", MetricType::Counter,

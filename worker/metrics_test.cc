@@ -23,6 +23,10 @@ WorkerFigures Figures() {
   trainer.mutable_status()->set_refused_allocations(5);
   trainer.mutable_status()->mutable_phase_seconds()->set_reduce(1.5);
   (*trainer.mutable_status()->mutable_memory()->mutable_bytes_by_category())["optimizer"] = 4096;
+  v1::HighWater& high = *trainer.mutable_status()->mutable_memory()->add_high_water();
+  high.set_phase("backward");
+  high.set_layer("conv1");
+  high.set_bytes(8192);
   figures.running.push_back(trainer);
   return figures;
 }
@@ -34,6 +38,7 @@ TEST(Metrics, TellOfTrainersByJobAndRank) {
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_refused_allocations_total{job=\"a\",rank=\"3\"} 5"));
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_phase_seconds_total{job=\"a\",rank=\"3\",phase=\"reduce\"} 1.5"));
   EXPECT_THAT(text, HasSubstr("lockstep_trainer_memory_bytes{job=\"a\",rank=\"3\",category=\"optimizer\"} 4096"));
+  EXPECT_THAT(text, HasSubstr("lockstep_trainer_memory_high_water_bytes{job=\"a\",rank=\"3\",phase=\"backward\",layer=\"conv1\"} 8192"));
   EXPECT_THAT(text, HasSubstr("lockstep_worker_trainers_ended_total{reason=\"crashed\"} 2"));
   EXPECT_THAT(text, HasSubstr("lockstep_worker_trainers_ended_total{reason=\"silent\"} 1"));
   EXPECT_THAT(text, HasSubstr("lockstep_worker_connected 1"));

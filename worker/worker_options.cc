@@ -41,7 +41,9 @@ void AddWorkerFlags(CLI::App& app, WorkerOptions& options) {
                  "Address on which trainers of other hosts reach those of this one (default: the one that faces the coordinator)");
   app.add_option("--slots", options.slots, "Trainers to offer at once (default: one a core)");
   app.add_option("--cores", options.cores, "Cores to offer (default: those that this process may run on)");
-  app.add_option("--memory", options.memory_bytes, "Memory to offer, as in 8GiB (default: the machine's)")
+  app.add_option("--memory", options.memory_bytes,
+                 "Memory to offer to trainers, as in 8GiB: what they are predicted to take never passes it (default: all that the machine "
+                 "has, or that its control groups allow if that is less)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
       ->option_text("SIZE");
   app.add_option("--trainer", options.trainer, "Program to run for a trainer (default: lockstep-trainer beside this program)");

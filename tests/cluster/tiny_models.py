@@ -44,6 +44,18 @@ def tiny(units=CLASSES, activation="softmax"):
     return keras.Model(image, layers.Dense(units, activation=activation)(x), name="tiny")
 
 
+def wide():
+    """Activations of some 3.5 MB a sample, and few weights."""
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = image
+    for _ in range(8):
+        x = layers.Conv2D(64, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(CLASSES, activation="softmax")(x), name="wide")
+
+
 def with_unknown_layer():
     image = keras.Input((SIZE, SIZE, 3))
     x = layers.Reshape((SIZE, SIZE * 3))(image)
@@ -93,6 +105,7 @@ def main(folder):
     save(tiny(units=CLASSES + 3), at("too_many_units.keras"))
     save(tiny(units=CLASSES - 1), at("too_few_units.keras"))
     save(with_unknown_layer(), at("unknown_layer.keras"))
+    save(wide(), at("wide.keras"))
     with_wrong_shape(at("tiny.keras"), at("wrong_shape.keras"))
     spoil(at("tiny.keras"), at("spoiled.keras"))
     cut(at("tiny.keras"), at("truncated.keras"))

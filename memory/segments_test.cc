@@ -1,0 +1,116 @@
+#include "memory/segments.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <random>
+
+namespace lockstep::memory {
+namespace {
+
+constexpr int64_t kMiB = 1 << 20;
+
+// A graph with values near and far, some of which are kept anyway.
+PassCosts RandomCosts(std::mt19937_64& random, int calls) {
+  PassCosts costs;
+  for (int i = 0; i <= calls; ++i) {
+    PassCosts::Call& call = costs.calls.emplace_back();
+    call.kept = static_cast<int64_t>(random() % 20) * kMiB;
+    call.beside = static_cast<int64_t>(random() % 10) * kMiB;
+    call.seconds = static_cast<double>(1 + random() % 9);
+    costs.seconds += 3 * call.seconds;
+  }
+  costs.values.push_back({{-1, 0}, 0, false});
+  for (int i = 0; i < calls; ++i) {
+    const int last = random() % 4 == 0 ? std::min(calls, i + 1 + static_cast<int>(random() % 5)) : i + 1;
+    const bool kept = random() % 2 == 0 && costs.calls[static_cast<size_t>(i)].kept > 0;
+    costs.values.push_back(
+        {{i, last}, kept ? costs.calls[static_cast<size_t>(i)].kept : static_cast<int64_t>(1 + random() % 8) * kMiB, kept});
+    costs.may_cut.push_back(random() % 6 != 0);
+  }
+  return costs;
+}
+
+// Every set of segments there is.
+void ForEachChoice(const PassCosts& costs, int from, std::vector<CallRange>& so_far, const std::function<void()>& visit) {
+  visit();
+  const int calls = static_cast<int>(costs.calls.size()) - 1;
+  const auto may_cut = [&](int call) { return call == 0 || costs.may_cut[static_cast<size_t>(call)]; };
+  for (int first = from; first < calls - 1; ++first) {
+    if (!may_cut(first)) continue;
+    for (int end = first + 1; end < calls; ++end) {
+      if (!may_cut(end)) continue;
+      so_far.push_back({first, end});
+      ForEachChoice(costs, end, so_far, visit);
+      so_far.pop_back();
+    }
+  }
+}
+
+TEST(Segments, AreWithinTheLimitAndTheLeastThatIs) {
+  std::mt19937_64 random(7);
+  int found = 0, none = 0;
+  for (int round = 0; round < 60; ++round) {
+    const PassCosts costs = RandomCosts(random, 7);
+    const int64_t plain = CostOf(costs, {}).bytes;
+    for (const int percent : {100, 90, 75, 60, 45, 30}) {
+      const int64_t limit = plain * percent / 100;
+      double best = -1;
+      std::vector<CallRange> segments;
+      ForEachChoice(costs, 0, segments, [&] {
+        const Choice choice = CostOf(costs, segments);
+        if (choice.bytes <= limit && (best < 0 || choice.time_ratio < best)) best = choice.time_ratio;
+      });
+      const std::optional<Choice> choice = ChooseSegments(costs, limit);
+      if (percent == 100) {
+        ASSERT_TRUE(choice.has_value());
+        EXPECT_TRUE(choice->segments.empty()) << "nothing is computed twice without need";
+      }
+      if (!choice) {
+        // Bytes are told apart to a 256th of the limit: what is within a few of those may be missed.
+        double with_room = -1;
+        ForEachChoice(costs, 0, segments, [&] {
+          const Choice one = CostOf(costs, segments);
+          if (one.bytes <= limit * 97 / 100) with_room = one.time_ratio;
+        });
+        EXPECT_LT(with_room, 0) << "round " << round << ", " << percent << " %";
+        ++none;
+        continue;
+      }
+      ++found;
+      EXPECT_LE(choice->bytes, limit) << "round " << round << ", " << percent << " %";
+      ASSERT_GE(best, 0);
+      EXPECT_GE(choice->time_ratio, best - 1e-9);
+      EXPECT_LE(choice->time_ratio, best * 1.02) << "round " << round << ", " << percent << " %";
+    }
+  }
+  EXPECT_GT(found, 100);
+  EXPECT_GT(none, 20);
+}
+
+TEST(Segments, AreCutOnlyWhereThatIsAllowedAndEndBeforeTheLastCall) {
+  std::mt19937_64 random(11);
+  for (int round = 0; round < 40; ++round) {
+    const PassCosts costs = RandomCosts(random, 300);
+    const Choice choice = FewestBytes(costs);
+    int done = 0;
+    for (const CallRange& range : choice.segments) {
+      EXPECT_GE(range.first, done);
+      EXPECT_GT(range.end, range.first);
+      EXPECT_LT(range.end, 300);
+      EXPECT_TRUE(range.first == 0 || costs.may_cut[static_cast<size_t>(range.first)]);
+      EXPECT_TRUE(costs.may_cut[static_cast<size_t>(range.end)]);
+      done = range.end;
+    }
+    EXPECT_LT(choice.bytes, CostOf(costs, {}).bytes / 2);
+  }
+}
+
+TEST(Segments, NothingFitsIntoNothing) {
+  std::mt19937_64 random(1);
+  EXPECT_FALSE(ChooseSegments(RandomCosts(random, 9), 0).has_value());
+  EXPECT_FALSE(ChooseSegments(RandomCosts(random, 9), 1).has_value());
+}
+
+}  // namespace
+}  // namespace lockstep::memory
