@@ -33,27 +33,37 @@ absl::StatusOr<std::vector<Segment>> SegmentsFor(const RecordedPass& plain, cons
   return segments;
 }
 
-absl::Status Compare(const RunSpec& spec, int classes, double part, int rounds) {
-  memory::CpuTensorPool();
-  at::set_num_threads(1);
+struct Options {
+  int classes = 10;
+  double part = 1;
+  int rounds = 0;
+};
+
+absl::Status Compare(const RunSpec& spec, const Options& options) {
+  const int64_t samples = spec.micro_batch;
   ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(spec.model_file, ""));
-  ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, classes));
+  const CallGraph& graph = loaded.model->call_graph();
+  ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, options.classes));
+  memory::BlockPool& pool = memory::CpuTensorPool();
+  pool.ResetPeak();
+  const int64_t before = pool.GetUsage().peak_bytes;
   ASSIGN_OR_RETURN(const std::unique_ptr<Trial> trial, Trial::Create(spec, loaded, recipe));
   const absl::Time start = absl::Now();
   ASSIGN_OR_RETURN(const RecordedPass plain, trial->Record({}));
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  ASSIGN_OR_RETURN(const std::vector<Segment> segments, SegmentsFor(plain, loaded.model->call_graph(), spec.micro_batch, part));
-  const absl::Time chosen = absl::Now();
+  const absl::Time recorded = absl::Now();
+  ASSIGN_OR_RETURN(const std::vector<Segment> segments, SegmentsFor(plain, graph, samples, options.part));
   RecordedPass pass = plain;
   if (!segments.empty()) {
     ASSIGN_OR_RETURN(pass, trial->Record(segments));
   }
-  const memory::Peak predicted = pass.PeakAt(spec.micro_batch);
-  const double record_seconds = absl::ToDoubleSeconds(absl::Now() - chosen);
+  const memory::Peak predicted = pass.PeakAt(samples);
+  const int64_t predicted_bytes = trial->state().Total() + predicted.bytes;
+  // Warm, then all that tensors take at the highest moment.
   ASSIGN_OR_RETURN(Trial::Measured measured, trial->Measure(segments));
+  const int64_t measured_bytes = pool.GetUsage().peak_bytes - before;
   // Turn by turn, so that both see the same machine.
-  std::vector<double> ratios;
-  for (int round = 0; round < rounds; ++round) {
+  std::vector<double> ratios = {};
+  for (int round = 0; round < options.rounds; ++round) {
     ASSIGN_OR_RETURN(const Trial::Measured without, trial->Measure({}));
     ASSIGN_OR_RETURN(const Trial::Measured with, trial->Measure(segments));
     ratios.push_back(with.seconds / without.seconds);
@@ -61,41 +71,57 @@ absl::Status Compare(const RunSpec& spec, int classes, double part, int rounds) 
   std::sort(ratios.begin(), ratios.end());
   std::vector<memory::CallRange> ranges;
   for (const Segment& segment : segments) ranges.push_back({segment.first, segment.end});
-  const memory::Choice costs = memory::CostOf(plain.CostsAt(spec.micro_batch, loaded.model->call_graph()), ranges);
+  double expected_ratio = 1;
+  if (!segments.empty()) expected_ratio = memory::CostOf(plain.CostsAt(samples, graph), ranges).time_ratio;
   absl::PrintF(
-      "{\"predicted_bytes\": %d, \"measured_bytes\": %d, \"ratio\": %.5f, \"plain_bytes\": %d, \"state_bytes\": %d, \"place\": \"%s\", "
-      "\"predict_seconds\": %.2f, \"record_seconds\": %.2f, \"step_seconds\": %.3f, \"segments\": %d, \"costs_bytes\": %d, "
-      "\"costs_time_ratio\": %.3f, \"time_ratio\": %.3f, \"time_ratio_low\": %.3f, \"time_ratio_high\": %.3f, \"method\": \"%s\"}\n",
-      predicted.bytes, measured.bytes, static_cast<double>(predicted.bytes) / static_cast<double>(measured.bytes),
-      plain.PeakAt(spec.micro_batch).bytes, trial->state().Total(), predicted.place, seconds, record_seconds, measured.seconds,
-      segments.size(), costs.bytes, costs.time_ratio, ratios.empty() ? 0 : ratios[ratios.size() / 2], ratios.empty() ? 0 : ratios.front(),
-      ratios.empty() ? 0 : ratios.back(), pass.method());
+      "{\"samples\": %d, \"optimizer\": \"%s\", \"part\": %.2f, \"predicted_bytes\": %d, \"measured_bytes\": %d, \"ratio\": %.5f, "
+      "\"step_bytes\": %d, \"plain_step_bytes\": %d, \"place\": \"%s\", \"record_seconds\": %.2f, \"step_seconds\": %.3f, \"segments\": "
+      "%d, "
+      "\"expected_time_ratio\": %.3f, \"time_ratio\": %.3f, \"time_ratio_low\": %.3f, \"time_ratio_high\": %.3f, \"method\": \"%s\"}\n",
+      samples, spec.optimizer, options.part, predicted_bytes, measured_bytes,
+      static_cast<double>(predicted_bytes) / static_cast<double>(measured_bytes), predicted.bytes, plain.PeakAt(samples).bytes,
+      predicted.place, absl::ToDoubleSeconds(recorded - start), measured.seconds, segments.size(), expected_ratio,
+      ratios.empty() ? 0 : ratios[ratios.size() / 2], ratios.empty() ? 0 : ratios.front(), ratios.empty() ? 0 : ratios.back(),
+      pass.method());
+  std::cout.flush();
   return absl::OkStatus();
 }
 
 int Main(int argc, char** argv) {
   RunSpec spec;
   spec.kind = JobKind::kFit;
-  int classes = 10;
-  CLI::App app("Predicted and measured peak of tensor memory of one virtual replica's step.");
+  Options options;
+  std::vector<int> samples;
+  std::vector<double> parts = {1};
+  std::vector<std::string> optimizers = {"sgd"};
+  CLI::App app("Predicted and measured peak of tensor memory of one virtual replica's step, with its state. A line of JSON for each.");
   app.add_option("model", spec.model_file, "a .keras file with an image input")->required();
-  app.add_option("--samples", spec.micro_batch, "of the virtual replica")->check(CLI::Range(1, 1 << 20))->required();
+  app.add_option("--samples", samples, "of the virtual replica")->check(CLI::Range(1, 1 << 20))->required();
   app.add_option("--size", spec.image.height, "of a square picture")->required();
-  app.add_option("--classes", classes);
-  app.add_option("--optimizer", spec.optimizer, "as in a job");
-  double part = 1;
-  int rounds = 0;
-  app.add_option("--part", part, "recompute so much that a step takes this part of what it takes without")->check(CLI::Range(0.01, 1.0));
-  app.add_option("--rounds", rounds, "how often the time of a step is compared with that without recomputation")
+  app.add_option("--classes", options.classes);
+  app.add_option("--optimizers", optimizers, "as in a job");
+  app.add_option("--parts", parts, "recompute so much that a step takes this part of what it takes without")->check(CLI::Range(0.01, 1.0));
+  app.add_option("--rounds", options.rounds, "how often the time of a step is compared with that without recomputation")
       ->check(CLI::Range(0, 1000));
   CLI11_PARSE(app, argc, argv);
   spec.image.width = spec.image.height;
-  spec.batch = spec.micro_batch;
   spec.virtual_replicas = 1;
-  const absl::Status status = Compare(spec, classes, part, rounds);
-  if (status.ok()) return 0;
-  std::cerr << "lockstep-memory-bench: " << status.message() << "\n";
-  return 1;
+  memory::CpuTensorPool();
+  at::set_num_threads(1);
+  for (const int some : samples) {
+    for (const double part : parts) {
+      for (const std::string& optimizer : optimizers) {
+        spec.micro_batch = spec.batch = some;
+        spec.optimizer = optimizer;
+        options.part = part;
+        const absl::Status status = Compare(spec, options);
+        if (status.ok()) continue;
+        std::cerr << "lockstep-memory-bench: " << some << " samples, " << part << " of its memory: " << status.message() << "\n";
+        if (!absl::IsNotFound(status)) return 1;
+      }
+    }
+  }
+  return 0;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""The peer: PyTorch DistributedDataParallel over gloo, 2 processes with 1 thread each, channels-last. Prints one line of JSON."""
+"""The peer: PyTorch DistributedDataParallel over gloo, one thread a process, channels-last. Prints one line of JSON."""
 import argparse
 import json
 import os
@@ -25,8 +25,8 @@ def build(architecture, classes):
 
 def train(rank, arguments, port):
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(arguments.replicas))
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=arguments.replicas)
     torch.manual_seed(1)
     model = build(arguments.architecture, arguments.classes).to(memory_format=torch.channels_last)
     model = DistributedDataParallel(model)
@@ -36,7 +36,7 @@ def train(rank, arguments, port):
                                                 torchvision.transforms.ToTensor()])
     data = torchvision.datasets.ImageFolder(arguments.train, transform)
     sampler = torch.utils.data.distributed.DistributedSampler(data, seed=1)
-    loader = torch.utils.data.DataLoader(data, arguments.batch // 2, sampler=sampler, num_workers=1, drop_last=True,
+    loader = torch.utils.data.DataLoader(data, arguments.batch // arguments.replicas, sampler=sampler, num_workers=1, drop_last=True,
                                          persistent_workers=True, multiprocessing_context="fork")
     times, done, epoch = [], 0, 0
     while done < arguments.steps:
@@ -68,8 +68,9 @@ def main():
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--warmup", type=int, required=True)
+    parser.add_argument("--replicas", type=int, default=2)
     arguments = parser.parse_args()
-    torch.multiprocessing.spawn(train, (arguments, free_port()), nprocs=2)
+    torch.multiprocessing.spawn(train, (arguments, free_port()), nprocs=arguments.replicas)
 
 
 if __name__ == "__main__":

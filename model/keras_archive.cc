@@ -2,10 +2,13 @@
 
 #include <hdf5.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zip.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <utility>
 
@@ -29,6 +32,7 @@ constexpr uint64_t kMaxWeightsBytes = uint64_t{32} << 30;
 constexpr uint64_t kBombFloorBytes = uint64_t{64} << 20;
 constexpr uint64_t kMaxExpansion = 100;
 constexpr int kMaxJsonDepth = 200;
+constexpr uint64_t kPieceBytes = uint64_t{1} << 20;
 constexpr size_t kMaxArrays = 1'000'000;
 constexpr int kMaxRank = 8;
 
@@ -36,7 +40,9 @@ bool IsBomb(uint64_t declared, uint64_t stored) {
   return declared > kBombFloorBytes && declared / kMaxExpansion > std::max<uint64_t>(stored, 1);
 }
 
-absl::StatusOr<std::string> ReadEntry(zip_t* zip, const std::string& file, const char* entry, uint64_t max_bytes) {
+// Hands an entry over piece by piece; `begin` is told how large it is.
+absl::Status ReadPieces(zip_t* zip, const std::string& file, const char* entry, uint64_t max_bytes,
+                        const std::function<void(uint64_t size)>& begin, const std::function<absl::Status(std::string_view piece)>& take) {
   zip_stat_t stat;
   zip_stat_init(&stat);
   if (zip_stat(zip, entry, 0, &stat) != 0 || (stat.valid & ZIP_STAT_SIZE) == 0) {
@@ -51,19 +57,47 @@ absl::StatusOr<std::string> ReadEntry(zip_t* zip, const std::string& file, const
   zip_file_t* handle = zip_fopen(zip, entry, 0);
   if (handle == nullptr) return absl::DataLossError(absl::StrCat(file, ": entry ", entry, " cannot be opened: ", zip_strerror(zip)));
   auto close = absl::MakeCleanup([&] { zip_fclose(handle); });
-  std::string bytes(stat.size, '\0');
+  begin(stat.size);
+  std::string piece(std::min(stat.size, kPieceBytes), '\0');
   uint64_t done = 0;
   while (done < stat.size) {
-    const zip_int64_t count = zip_fread(handle, bytes.data() + done, stat.size - done);
+    const zip_int64_t count = zip_fread(handle, piece.data(), std::min<uint64_t>(piece.size(), stat.size - done));
     if (count <= 0)
       return absl::DataLossError(
           absl::StrCat(file, ": entry ", entry, " is corrupt after ", done, " of ", stat.size, " bytes: ", zip_file_strerror(handle)));
+    RETURN_IF_ERROR(take(std::string_view(piece).substr(0, static_cast<size_t>(count))));
     done += count;
   }
   char beyond;  // the checksum is compared at the end of the entry
   if (zip_fread(handle, &beyond, 1) != 0)
     return absl::DataLossError(absl::StrCat(file, ": entry ", entry, " is corrupt: ", zip_file_strerror(handle)));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadEntry(zip_t* zip, const std::string& file, const char* entry, uint64_t max_bytes) {
+  std::string bytes;
+  RETURN_IF_ERROR(ReadPieces(
+      zip, file, entry, max_bytes, [&](uint64_t size) { bytes.reserve(size); },
+      [&](std::string_view piece) {
+        bytes.append(piece);
+        return absl::OkStatus();
+      }));
   return bytes;
+}
+
+// Into a file that is open and empty.
+absl::Status ExtractEntry(zip_t* zip, const std::string& file, const char* entry, uint64_t max_bytes, int to, const std::string& path) {
+  return ReadPieces(
+      zip, file, entry, max_bytes, [](uint64_t) {},
+      [&](std::string_view piece) -> absl::Status {
+        while (!piece.empty()) {
+          const ssize_t count = write(to, piece.data(), piece.size());
+          if (count < 0 && errno == EINTR) continue;
+          if (count <= 0) return ErrnoStatus(errno, "write", path);
+          piece.remove_prefix(static_cast<size_t>(count));
+        }
+        return absl::OkStatus();
+      });
 }
 
 absl::StatusOr<Json> ParseJson(const std::string& text, const std::string& file, const char* entry) {
@@ -89,7 +123,8 @@ std::mutex& Hdf5Lock() {
   return mutex;
 }
 
-// The weights file, held in memory by HDF5's core driver. Every method takes the process-wide lock.
+// The weights file: on disk, or, of an archive that was given as bytes, held in memory by HDF5's core driver. Every method takes the
+// process-wide lock.
 class KerasArchive::WeightsFile {
  public:
   static absl::StatusOr<std::unique_ptr<WeightsFile>> Open(std::string image, const std::string& file) {
@@ -103,6 +138,14 @@ class KerasArchive::WeightsFile {
     // HDF5 takes two images of one name for one file, and would go on with the first.
     static uint64_t opened = 0;
     const hid_t id = H5Fopen(absl::StrCat(kWeights, "#", ++opened).c_str(), H5F_ACC_RDONLY, access);
+    if (id < 0) return absl::DataLossError(absl::StrCat(file, ": entry ", kWeights, " is not a readable HDF5 file"));
+    return std::unique_ptr<WeightsFile>(new WeightsFile(id));
+  }
+  static absl::StatusOr<std::unique_ptr<WeightsFile>> OpenFile(const std::string& path, const std::string& file) {
+    std::lock_guard<std::mutex> lock(Hdf5Lock());
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    H5PLset_loading_state(0);
+    const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
     if (id < 0) return absl::DataLossError(absl::StrCat(file, ": entry ", kWeights, " is not a readable HDF5 file"));
     return std::unique_ptr<WeightsFile>(new WeightsFile(id));
   }
@@ -212,7 +255,7 @@ absl::StatusOr<std::unique_ptr<KerasArchive>> KerasArchive::Open(const std::stri
   }
   auto close = absl::MakeCleanup([&] { zip_discard(zip); });
   std::unique_ptr<KerasArchive> archive(new KerasArchive(path));
-  RETURN_IF_ERROR(archive->ReadEntries(zip));
+  RETURN_IF_ERROR(archive->ReadEntries(zip, path));
   return archive;
 }
 
@@ -229,11 +272,11 @@ absl::StatusOr<std::unique_ptr<KerasArchive>> KerasArchive::FromBytes(std::strin
   }
   auto close = absl::MakeCleanup([&] { zip_discard(zip); });
   std::unique_ptr<KerasArchive> archive(new KerasArchive(std::move(name)));
-  RETURN_IF_ERROR(archive->ReadEntries(zip));
+  RETURN_IF_ERROR(archive->ReadEntries(zip, ""));
   return archive;
 }
 
-absl::Status KerasArchive::ReadEntries(void* zip_handle) {
+absl::Status KerasArchive::ReadEntries(void* zip_handle, const std::string& path) {
   auto* zip = static_cast<zip_t*>(zip_handle);
   // libzip takes an empty file for an archive without entries.
   if (zip_get_num_entries(zip, 0) <= 0) return absl::DataLossError(absl::StrCat(name_, " is not a .keras file: it is empty"));
@@ -243,8 +286,17 @@ absl::Status KerasArchive::ReadEntries(void* zip_handle) {
   ASSIGN_OR_RETURN(config_, ParseJson(config, name_, kConfig));
   const auto compile = config_.find("compile_config");
   if (compile != config_.end() && compile->is_object() && !compile->empty()) compile_config_ = *compile;
-  ASSIGN_OR_RETURN(std::string weights, ReadEntry(zip, name_, kWeights, kMaxWeightsBytes));
-  ASSIGN_OR_RETURN(weights_, WeightsFile::Open(std::move(weights), name_));
+  // Beside the archive it takes no memory, however large it is. It has no name there for longer than it takes to open it.
+  std::string beside = absl::StrCat(path, ".XXXXXX");
+  const int extracted = path.empty() ? -1 : mkstemp(beside.data());
+  if (extracted >= 0) {
+    auto close = absl::MakeCleanup([&] { ::close(extracted), unlink(beside.c_str()); });
+    RETURN_IF_ERROR(ExtractEntry(zip, name_, kWeights, kMaxWeightsBytes, extracted, beside));
+    ASSIGN_OR_RETURN(weights_, WeightsFile::OpenFile(beside, name_));
+  } else {
+    ASSIGN_OR_RETURN(std::string weights, ReadEntry(zip, name_, kWeights, kMaxWeightsBytes));
+    ASSIGN_OR_RETURN(weights_, WeightsFile::Open(std::move(weights), name_));
+  }
   ASSIGN_OR_RETURN(arrays_, weights_->List(name_));
   return absl::OkStatus();
 }

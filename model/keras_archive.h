@@ -58,7 +58,8 @@ class KerasArchive {
  private:
   class WeightsFile;
   explicit KerasArchive(std::string name);
-  absl::Status ReadEntries(void* zip);
+  // `path`: of the file; empty if it is not one.
+  absl::Status ReadEntries(void* zip, const std::string& path);
 
   const std::string name_;
   Json config_, metadata_, compile_config_;

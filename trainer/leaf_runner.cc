@@ -208,7 +208,9 @@ class MarkCalls {
         marks_.outputs.push_back(recording_.BlockAt(output->storage().data()));
       }
     }
-    if (output != nullptr) recording_.At(context.again ? "backward" : "loss");
+    if (output == nullptr) return;
+    const bool last = call + 1 == static_cast<int>(graph_.calls.size());
+    recording_.At(context.again ? "backward" : last ? "loss" : "between layers");
   }
 
  private:

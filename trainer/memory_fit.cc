@@ -17,7 +17,7 @@ using memory::Category;
 // What the pool keeps beyond its highest moment, where it may.
 constexpr int64_t kSlackBytes = 32 << 20;
 // How often a choice that turned out to take more is made again, for less.
-constexpr int kAttempts = 5;
+constexpr int kAttempts = 3;
 constexpr int64_t kMostMicroBatch = 1 << 16;
 // More than a picture of usual width shows.
 constexpr size_t kTimelinePoints = 1000;
@@ -35,6 +35,8 @@ int CallsIn(const Recomputation& recompute) {
   for (const Segment& segment : recompute.segments) calls += segment.end - segment.first;
   return calls;
 }
+
+std::string AtATime(int threads) { return threads == 1 ? "one virtual replica" : absl::StrCat(threads, " virtual replicas"); }
 
 std::string Size(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
 
@@ -128,7 +130,7 @@ absl::StatusOr<Recomputation> MemoryFit::Recompute(int64_t bytes) {
 absl::Status MemoryFit::Apply(Setting& setting) {
   while (setting.threads > 1 && Total(setting) > limit_) --setting.threads;
   if (setting.threads < threads_) {
-    Add("threads", absl::StrCat(setting.threads, " virtual replicas side by side instead of ", threads_), setting, true);
+    Add("threads", absl::StrCat(AtATime(setting.threads), " at a time instead of ", threads_), setting, true);
   }
   if (Total(setting) > limit_ && setting.pipeline_bytes > around_.least_pipeline_bytes) {
     const int64_t before = setting.pipeline_bytes;
@@ -190,7 +192,7 @@ void MemoryFit::ListFurther(Setting setting) {
   if (!spec_.remedies) return;
   if (setting.threads > 1) {
     setting.threads = 1;
-    Add("threads", absl::StrCat("one virtual replica at a time instead of ", threads_), setting, false);
+    Add("threads", absl::StrCat(AtATime(1), " at a time instead of ", threads_), setting, false);
   }
   if (setting.pipeline_bytes > around_.least_pipeline_bytes) {
     setting.pipeline_bytes = around_.least_pipeline_bytes;
@@ -251,8 +253,7 @@ void MemoryFit::Describe(const Setting& setting) {
 }
 
 absl::Status MemoryFit::Refuse(const Setting& setting) const {
-  return absl::ResourceExhaustedError(absl::StrCat("it needs ", Total(setting), " bytes with ",
-                                                   setting.threads == 1 ? "one virtual replica" : "virtual replicas", " of ",
+  return absl::ResourceExhaustedError(absl::StrCat("it needs ", Total(setting), " bytes with ", AtATime(setting.threads), " of ",
                                                    spec_.micro_batch, " samples at a time, and the limit is ", limit_));
 }
 
@@ -267,7 +268,8 @@ absl::Status MemoryFit::Run() {
   if (limit_ > 0 && Total(setting) > limit_) status = spec_.remedies ? Apply(setting) : Refuse(setting);
   if (!status.ok() && !absl::IsResourceExhausted(status)) return status;
   Describe(setting);
-  if (limit_ > 0) FindLargestBatch(setting);
+  // It takes another recording.
+  if (limit_ > 0 && (spec_.plan_only || !status.ok())) FindLargestBatch(setting);
   if (!status.ok()) {
     const int64_t batch = profile_.largest_batch;
     return absl::ResourceExhaustedError(absl::StrCat(

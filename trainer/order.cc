@@ -76,6 +76,7 @@ void ReadLength(const v1::Job& job, RunSpec& spec) {
   spec.steps = job.steps();
   spec.seed = job.seed();
   spec.virtual_replicas = static_cast<int>(job.virtual_replicas());
+  spec.plan_only = job.plan_only();
   spec.most_replicas = static_cast<int>(std::max({job.replicas().min(), job.replicas().max(), 1u}));
   spec.micro_batch = static_cast<int>(job.micro_batch());
   spec.state_hash_every = static_cast<int>(std::max(job.state_hash_every(), 1u));

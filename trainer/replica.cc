@@ -35,9 +35,10 @@ at::ScalarType ScalarTypeOf() {
   return sizeof(T) == 4 ? at::kFloat : at::kDouble;
 }
 
-at::Tensor Zeros(int64_t elements, at::ScalarType type, memory::Category category) {
+at::Tensor Arena(int64_t elements, at::ScalarType type, memory::Category category, bool blank) {
   const memory::ScopedCategory scope(category);
-  return at::zeros({elements}, at::TensorOptions().dtype(type));
+  const auto options = at::TensorOptions().dtype(type);
+  return blank ? at::empty({elements}, options) : at::zeros({elements}, options);
 }
 
 std::string Digits(const XXH128_hash_t& digest) { return absl::StrFormat("%016x%016x", digest.high64, digest.low64); }
@@ -73,7 +74,8 @@ GradientLayout MakeGradientLayout(const Model& model) {
 }
 
 template <typename T>
-Replica<T>::Replica(const Model& model, GradientLayout gradients) : model_(model), gradients_(std::move(gradients)) {
+Replica<T>::Replica(const Model& model, GradientLayout gradients, bool blank)
+    : model_(model), gradients_(std::move(gradients)), blank_(blank) {
   const auto variables = model.variables();
   int64_t others = 0;
   for (size_t i = 0; i < variables.size(); ++i) {
@@ -86,13 +88,14 @@ Replica<T>::Replica(const Model& model, GradientLayout gradients) : model_(model
       others += (Count(variables[i].run_shape) + kAlignElements - 1) / kAlignElements * kAlignElements;
     }
   }
-  trainable_ = Zeros(gradients_.trainable_elements, ScalarTypeOf<T>(), memory::Category::kParameters);
-  others_ = Zeros(others, ScalarTypeOf<T>(), memory::Category::kParameters);
+  trainable_ = Arena(gradients_.trainable_elements, ScalarTypeOf<T>(), memory::Category::kParameters, blank);
+  others_ = Arena(others, ScalarTypeOf<T>(), memory::Category::kParameters, blank);
 }
 
 template <typename T>
-absl::StatusOr<std::unique_ptr<Replica<T>>> Replica<T>::Create(const Model& model, const KerasArchive& archive, const Recipe& recipe) {
-  std::unique_ptr<Replica> replica(new Replica(model, MakeGradientLayout(model)));
+absl::StatusOr<std::unique_ptr<Replica<T>>> Replica<T>::Create(const Model& model, const KerasArchive& archive, const Recipe& recipe,
+                                                               bool blank) {
+  std::unique_ptr<Replica> replica(new Replica(model, MakeGradientLayout(model), blank));
   RETURN_IF_ERROR(replica->LoadVariables(archive));
   RETURN_IF_ERROR(replica->MakeOptimizer(archive, recipe));
   return replica;
@@ -103,7 +106,7 @@ absl::Status Replica<T>::LoadVariables(const KerasArchive& archive) {
   const std::vector<at::Tensor> views = Aliases(/*with_gradients=*/false);
   for (size_t i = 0; i < views.size(); ++i) {
     ASSIGN_OR_RETURN(const at::Tensor value, model_.InitialValue(archive, static_cast<int>(i)));
-    views[i].copy_(value);
+    if (!blank_) views[i].copy_(value);
   }
   return absl::OkStatus();
 }
@@ -120,10 +123,10 @@ absl::Status Replica<T>::MakeOptimizer(const KerasArchive& archive, const Recipe
   ASSIGN_OR_RETURN(optimizer_, Optimizer<T>::Create(recipe.optimizer, std::move(variables), gradients_.trainable_elements));
   state_.scalars = &scalars_;
   for (size_t i = 0; i < optimizer_->slot_names().size(); ++i) {
-    slots_.push_back(Zeros(gradients_.trainable_elements, ScalarTypeOf<T>(), memory::Category::kOptimizer));
+    slots_.push_back(Arena(gradients_.trainable_elements, ScalarTypeOf<T>(), memory::Category::kOptimizer, blank_));
     state_.slots.push_back(slots_.back().template data_ptr<T>());
   }
-  optimizer_->Initialize(state_);
+  if (!blank_) optimizer_->Initialize(state_);
   compile_config_ = recipe.compile_config;
   if (recipe.continues_optimizer && archive.Has(absl::StrCat(kOptimizerGroup, "/0"))) return LoadOptimizer(archive, recipe);
   return absl::OkStatus();
@@ -136,7 +139,7 @@ absl::Status Replica<T>::ReadSlot(const KerasArchive& archive, const std::string
   ASSIGN_OR_RETURN(std::vector<T> values, (archive.Read<T>(path, info.keras_shape)));
   const at::Tensor keras = at::from_blob(values.data(), info.keras_shape, at::TensorOptions().dtype(ScalarTypeOf<T>()));
   const at::Tensor run = model_.FromKeras(index, keras).contiguous();
-  std::memcpy(state_.slots[static_cast<size_t>(slot)] + OffsetOf(index), run.data_ptr(), sizeof(T) * values.size());
+  if (!blank_) std::memcpy(state_.slots[static_cast<size_t>(slot)] + OffsetOf(index), run.data_ptr(), sizeof(T) * values.size());
   return absl::OkStatus();
 }
 

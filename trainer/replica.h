@@ -55,7 +55,10 @@ template <typename T>
 class Replica {
  public:
   // Values from the archive; the optimizer's too where it holds them.
-  static absl::StatusOr<std::unique_ptr<Replica>> Create(const Model& model, const KerasArchive& archive, const Recipe& recipe);
+  // `blank`: as large, and of no use but for planning; what the archive holds is read and not kept, and pages to which nobody writes are no
+  // memory.
+  static absl::StatusOr<std::unique_ptr<Replica>> Create(const Model& model, const KerasArchive& archive, const Recipe& recipe,
+                                                         bool blank = false);
 
   const GradientLayout& gradient_layout() const { return gradients_; }
   // One for each model variable, over this replica's memory. With `with_gradients`, trainable ones are leaves of autograd of
@@ -104,7 +107,7 @@ class Replica {
   const Optimizer<T>& optimizer() const { return *optimizer_; }
 
  private:
-  Replica(const Model& model, GradientLayout gradients);
+  Replica(const Model& model, GradientLayout gradients, bool blank);
   absl::Status LoadVariables(const KerasArchive& archive);
   absl::Status MakeOptimizer(const KerasArchive& archive, const Recipe& recipe);
   absl::Status LoadOptimizer(const KerasArchive& archive, const Recipe& recipe);
@@ -117,6 +120,7 @@ class Replica {
 
   const Model& model_;
   const GradientLayout gradients_;
+  const bool blank_;
   std::vector<int64_t> offsets_;          // by model variable: into trainable_ or others_
   std::vector<int> trainable_variables_;  // model variable of each optimizer variable, in Keras's order
   at::Tensor trainable_, others_;

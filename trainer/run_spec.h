@@ -79,7 +79,8 @@ struct RunSpec : Placement {
   uint64_t seed = 0;
   int virtual_replicas = 0;
   int micro_batch = 0;
-  int most_replicas = 1;            // while planning
+  int most_replicas = 1;  // while planning
+  bool plan_only = false;
   int64_t memory_limit = 0;         // of the whole process; 0: none
   int64_t worker_memory_bytes = 0;  // while planning: what a trainer can have at all; 0: not known
   bool remedies = true;             // those that keep the bits may be applied

@@ -84,7 +84,7 @@ class TrialOf final : public Trial {
 
   static absl::StatusOr<std::unique_ptr<Trial>> Create(const RunSpec& spec, const LoadedModel& loaded, const Recipe& recipe) {
     const memory::Bytes before = memory::CpuTensorPool().GetUsage().live;
-    ASSIGN_OR_RETURN(std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe));
+    ASSIGN_OR_RETURN(std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe, /*blank=*/true));
     const memory::Bytes after = memory::CpuTensorPool().GetUsage().live;
     auto trial = std::make_unique<TrialOf>(spec, loaded, recipe, std::move(replica));
     for (const Category category : {Category::kParameters, Category::kOptimizer}) {
