@@ -21,7 +21,8 @@ thread_local Requests* current_requests = nullptr;
 std::string Size(int64_t bytes) {
   if (bytes < 1 << 10) return absl::StrCat(bytes, " bytes");
   if (bytes < 1 << 20) return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / (1 << 10));
-  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  if (bytes < 1 << 30) return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  return absl::StrFormat("%.1f GiB", static_cast<double>(bytes) / (1 << 30));
 }
 
 struct Failing {

@@ -32,7 +32,7 @@ std::string Done(const RemedyChoice& choice) {
     case Remedy::kAgain: return absl::StrCat("taken again as it is, try ", choice.after.again, " of ", kMostAgain);
     case Remedy::kNone: break;
   }
-  return "and nothing that keeps the bits is left to do about it";
+  return "nothing that keeps the bits is left to do about it";
 }
 
 void LogRefusal(const RunSpec& spec, const std::string& what, const memory::Refusal& refusal) {

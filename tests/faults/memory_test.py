@@ -5,6 +5,7 @@ LOCKSTEP_MEMORY_INJECTIONS   how many have to fire (default 20)
 LOCKSTEP_TEST_SEED           everything that is random
 """
 
+import json
 import os
 import re
 import shutil
@@ -27,18 +28,21 @@ class MemoryTest(drills.DrillTest):
     def start_cluster(self):
         """Each job has a cluster of its own."""
 
-    def play(self, replicas, threads, failing):
-        """A job whose trainers have these requests fail: which of them did, and what each rank held at the end."""
+    def submit_with(self, replicas, threads, failing):
         points = self.path("points")
         shutil.rmtree(points, ignore_errors=True)
         os.mkdir(points)
         self.cluster = drills.harness.RunningCluster(self, workers=0)
         environment = {"LOCKSTEP_FAIL_ALLOCATION": ",".join(failing), "LOCKSTEP_FAILPOINT_DIR": points}
         self.cluster.start_worker(0, replicas, environment)
-        job = self.submit(f"{{min: {replicas}, max: {replicas}, threads: {threads}}}")
+        return self.submit(f"{{min: {replicas}, max: {replicas}, threads: {threads}}}")
+
+    def play(self, replicas, threads, failing):
+        """A job whose trainers have these requests fail: which of them did, and what each rank held at the end."""
+        job = self.submit_with(replicas, threads, failing)
         self.assert_undisturbed_bits(job)
         self.assertEqual(int(self.describe(job)["generation"]), 1, "a trainer died")
-        fired = os.listdir(points)
+        fired = os.listdir(self.path("points"))
         notes = [event["note"] for event in self.events(job) if "note" in event]
         retries = [note for note in notes if " ran out of memory on " in note]
         # The archive is tried again without a word, and two that fire in one step are one retry.
@@ -67,6 +71,20 @@ class MemoryTest(drills.DrillTest):
                 request = self.random.randrange(1, most)
                 failing.append(f"{self.random.randrange(replicas)}:{step}:{request}")
         return failing
+
+    def test_a_step_that_never_has_memory_ends_the_job_with_what_was_missing(self):
+        job = self.submit_with(2, 2, [f"1:9:{request}" for request in range(1, 200)])
+        watched = self.run_lockstep("watch", job, "--json", *self.cluster.flags())
+        self.assertEqual(watched.code, 3, watched.out + watched.err)
+        described = self.describe(job)
+        self.assertEqual(described["state"], "FAILED")
+        self.assertIn("step 9 ran out of memory on rank 1; rank 1: forward", described["reason"])
+        self.assertIn("nothing that keeps the bits is left to do about it", described["reason"])
+        self.assertEqual(self.step(job), 8)
+        events = [json.loads(line) for line in watched.out.splitlines()]
+        notes = [event["note"] for event in events if "step 9 ran out of memory" in event.get("note", "")]
+        for remedy in ("after kept memory was given back", "on 1 thread, and so from now on", "as it is, try 3 of 3"):
+            self.assertEqual(sum(note.endswith(remedy) for note in notes), 1, notes)
 
     def test_random_requests_fail(self):
         begun = time.monotonic()
