@@ -82,7 +82,7 @@ memory::Bytes MemoryFit::BytesOf(const Setting& setting, const memory::Bytes& st
   bytes[Category::kCommunication] += exchange - gradients;
   if (spec_.keeps_checkpoints()) bytes[Category::kCheckpointCopies] += trial_.state_bytes();
   bytes[Category::kInputPipeline] += setting.pipeline_bytes;
-  bytes[Category::kRuntime] += around_.runtime_bytes;
+  bytes[Category::kRuntime] += runtime_bytes_;
   // With a limit it gives way.
   const int64_t slack = limit_ > 0 ? std::clamp<int64_t>(limit_ - bytes.Total(), 0, kSlackBytes) : kSlackBytes;
   bytes[Category::kAllocatorSlack] += slack;
@@ -101,6 +101,7 @@ int64_t MemoryFit::Beyond(int64_t micro_batch, const memory::PassCosts& costs) c
 absl::Status MemoryFit::RecordPlain() {
   ASSIGN_OR_RETURN(plain_, trial_.Record({}));
   chosen_ = plain_;
+  runtime_bytes_ = around_.runtime_bytes();
   return absl::OkStatus();
 }
 
@@ -284,7 +285,7 @@ absl::Status MemoryFit::Run() {
   spec_.pipeline_bytes = setting.pipeline_bytes;
   spec_.recompute = setting.recompute;
   if (limit_ > 0) {
-    spec_.tensor_bytes = limit_ - around_.runtime_bytes - setting.pipeline_bytes;
+    spec_.tensor_bytes = limit_ - runtime_bytes_ - setting.pipeline_bytes;
   }
   return absl::OkStatus();
 }

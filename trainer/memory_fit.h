@@ -20,8 +20,8 @@ namespace lockstep {
 
 // Beside the tensors of steps.
 struct MemoryAround {
-  int64_t runtime_bytes = 0;         // libraries, static data, what they keep in the heap
-  int64_t least_pipeline_bytes = 0;  // with which the input pipeline can run
+  RuntimeBytes runtime_bytes = nullptr;  // asked once steps were recorded
+  int64_t least_pipeline_bytes = 0;      // with which the input pipeline can run
 };
 
 class MemoryFit {
@@ -69,6 +69,7 @@ class MemoryFit {
   Trial& trial_;
   const CallGraph& graph_;
   const MemoryAround around_;
+  int64_t runtime_bytes_ = 0;
   const int64_t limit_;
   const int threads_;  // asked for
   RecordedPass plain_, chosen_;

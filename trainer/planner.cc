@@ -44,9 +44,16 @@ int DefaultVirtualReplicas(int batch) {
   return replicas;
 }
 
+int64_t RuntimeOfThisProcess() {
+  const memory::BlockPool& pool = memory::CpuTensorPool();
+  return GetResidentBytes().total - pool.ResidentBytes() - GetHeapBytes(pool.region()).free;
+}
+
 class Planner {
  public:
-  Planner(const RunSpec& spec, const RunFiles& files) : files_(files) { out_.resolved = spec; }
+  Planner(const RunSpec& spec, const RunFiles& files, RuntimeBytes runtime_bytes) : files_(files), runtime_bytes_(runtime_bytes) {
+    out_.resolved = spec;
+  }
 
   PlanOutcome Run() {
     CheckJob();
@@ -230,8 +237,7 @@ class Planner {
   }
 
   const RunFiles& files_;
-  // Of this process, which a trainer will be like: libraries, static data, what they keep in the heap.
-  const int64_t runtime_bytes_ = GetResidentBytes().total - memory::CpuTensorPool().ResidentBytes();
+  const RuntimeBytes runtime_bytes_;
   PlanOutcome out_;
   std::optional<LoadedModel> loaded_;
   std::vector<std::string> classes_;
@@ -241,10 +247,10 @@ class Planner {
 
 }  // namespace
 
-PlanOutcome PlanJob(const RunSpec& spec, const RunFiles& files) {
+PlanOutcome PlanJob(const RunSpec& spec, const RunFiles& files, RuntimeBytes runtime_bytes) {
   at::set_num_threads(1);
   try {
-    return Planner(spec, files).Run();
+    return Planner(spec, files, runtime_bytes == nullptr ? RuntimeOfThisProcess : runtime_bytes).Run();
   } catch (const c10::Error& error) {
     PlanOutcome outcome;
     outcome.failure = Ending::kBadInput;

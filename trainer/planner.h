@@ -43,6 +43,9 @@ struct MemoryProfile {
   std::string method;
 };
 
+// What a process takes once it has taken steps, beside what planning counts: libraries, static data, what they keep in the heap.
+using RuntimeBytes = int64_t (*)();
+
 struct PlanOutcome {
   // Every default written out. Meaningless if there are errors.
   RunSpec resolved;
@@ -57,7 +60,8 @@ struct PlanOutcome {
   uint64_t validation_samples = 0;
 };
 
-// `spec` is the job as submitted, with threads and scratch of this trainer. Writes the indexes that `files` names.
-PlanOutcome PlanJob(const RunSpec& spec, const RunFiles& files);
+// `spec` is the job as submitted, with threads and scratch of this trainer. Writes the indexes that `files` names. The runtime's bytes are
+// those of this process if they are not given.
+PlanOutcome PlanJob(const RunSpec& spec, const RunFiles& files, RuntimeBytes runtime_bytes = nullptr);
 
 }  // namespace lockstep

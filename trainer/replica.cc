@@ -37,8 +37,7 @@ at::ScalarType ScalarTypeOf() {
 
 at::Tensor Arena(int64_t elements, at::ScalarType type, memory::Category category, bool blank) {
   const memory::ScopedCategory scope(category);
-  const auto options = at::TensorOptions().dtype(type);
-  return blank ? at::empty({elements}, options) : at::zeros({elements}, options);
+  return blank ? at::empty({elements}, type) : at::zeros({elements}, type);
 }
 
 std::string Digits(const XXH128_hash_t& digest) { return absl::StrFormat("%016x%016x", digest.high64, digest.low64); }

@@ -62,7 +62,7 @@ absl::StatusOr<RunOutcome> RunJob(const RunSpec& ordered, const RunFiles& files,
   RunSpec spec = ordered;  // its placement changes where a peer dies
   try {
     at::set_num_threads(1);
-    MemoryAccount account(memory::CpuTensorPool(), spec.memory_limit);
+    MemoryAccount account(memory::CpuTensorPool(), spec.tensor_bytes);
     ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(files.model, spec.precision));
     const int channels = static_cast<int>(loaded.model->input_shape().back());
     ASSIGN_OR_RETURN(const std::unique_ptr<DataSource> data, DataSource::Open(spec, channels, files.train_index, files.validation_index));

@@ -71,7 +71,8 @@ class Training : public testing::Test {
     files_.train_index = absl::StrCat(scratch_, "/train.index");
     files_.validation_index = spec_.validation_folder.empty() ? "" : absl::StrCat(scratch_, "/validation.index");
     spec_.scratch = scratch_;
-    return PlanJob(spec_, files_);
+    // The same for all plans of a test, though this process is another each time.
+    return PlanJob(spec_, files_, []() -> int64_t { return 100 << 20; });
   }
 
   // Checkpoints go into a folder of the test's.
