@@ -13,6 +13,8 @@ namespace lockstep {
 absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path);
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);
+// All of it, however often it takes. `path` is for the error.
+absl::Status WriteAll(int fd, std::string_view bytes, std::string_view path);
 
 // Writes to a temporary name beside `path`, flushes to disk, renames, flushes the directory: after OK the file is durable and
 // whole; after an error `path` is what it was.

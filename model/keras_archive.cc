@@ -88,16 +88,7 @@ absl::StatusOr<std::string> ReadEntry(zip_t* zip, const std::string& file, const
 // Into a file that is open and empty.
 absl::Status ExtractEntry(zip_t* zip, const std::string& file, const char* entry, uint64_t max_bytes, int to, const std::string& path) {
   return ReadPieces(
-      zip, file, entry, max_bytes, [](uint64_t) {},
-      [&](std::string_view piece) -> absl::Status {
-        while (!piece.empty()) {
-          const ssize_t count = write(to, piece.data(), piece.size());
-          if (count < 0 && errno == EINTR) continue;
-          if (count <= 0) return ErrnoStatus(errno, "write", path);
-          piece.remove_prefix(static_cast<size_t>(count));
-        }
-        return absl::OkStatus();
-      });
+      zip, file, entry, max_bytes, [](uint64_t) {}, [&](std::string_view piece) { return WriteAll(to, piece, path); });
 }
 
 absl::StatusOr<Json> ParseJson(const std::string& text, const std::string& file, const char* entry) {

@@ -16,6 +16,8 @@ using memory::Category;
 
 // What the pool keeps beyond its highest moment, where it may.
 constexpr int64_t kSlackBytes = 32 << 20;
+// What the C heap keeps for later, and what only training has of libraries.
+constexpr int64_t kHeapSlackBytes = 24 << 20;
 // How often a choice that turned out to take more is made again, for less.
 constexpr int kAttempts = 3;
 constexpr int64_t kMostMicroBatch = 1 << 16;
@@ -81,17 +83,18 @@ memory::Bytes MemoryFit::BytesOf(const Setting& setting, const memory::Bytes& st
   bytes[Category::kGradients] += gradients;
   bytes[Category::kCommunication] += exchange - gradients;
   if (spec_.keeps_checkpoints()) bytes[Category::kCheckpointCopies] += trial_.state_bytes();
+  if (spec_.kind == JobKind::kFit) bytes[Category::kCheckpointCopies] += trial_.largest_variable_bytes();
   bytes[Category::kInputPipeline] += setting.pipeline_bytes;
   bytes[Category::kRuntime] += runtime_bytes_;
-  // With a limit it gives way.
-  const int64_t slack = limit_ > 0 ? std::clamp<int64_t>(limit_ - bytes.Total(), 0, kSlackBytes) : kSlackBytes;
-  bytes[Category::kAllocatorSlack] += slack;
+  bytes[Category::kAllocatorSlack] += kHeapSlackBytes;
+  // The pool's gives way to a limit.
+  bytes[Category::kAllocatorSlack] += limit_ > 0 ? std::clamp<int64_t>(limit_ - bytes.Total(), 0, kSlackBytes) : kSlackBytes;
   return bytes;
 }
 
 int64_t MemoryFit::Total(const Setting& setting) const {
   const memory::Bytes around = BytesOf(setting, {});
-  return around.Total() - around[Category::kAllocatorSlack] + setting.threads * setting.recompute.bytes_per_thread;
+  return around.Total() - around[Category::kAllocatorSlack] + kHeapSlackBytes + setting.threads * setting.recompute.bytes_per_thread;
 }
 
 int64_t MemoryFit::Beyond(int64_t micro_batch, const memory::PassCosts& costs) const {
@@ -206,29 +209,27 @@ void MemoryFit::ListFurther(Setting setting) {
   }
 }
 
-void MemoryFit::FindLargestBatch(Setting setting) {
+void MemoryFit::FindLargestBatch(Setting setting, bool refused) {
   const bool twice = spec_.kind == JobKind::kFit && spec_.remedies;
   if (spec_.remedies) {
     setting.threads = 1;
     setting.pipeline_bytes = std::min(setting.pipeline_bytes, around_.least_pipeline_bytes);
   }
   const int64_t left = Left(setting);
-  const auto fits_plain = [&](int64_t samples) { return plain_.PeakAt(samples).bytes; };
-  int64_t samples = plain_.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, fits_plain);
+  const auto largest_of = [&](const RecordedPass& pass) {
+    return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, [&](int64_t some) { return pass.PeakAt(some).bytes; });
+  };
+  int64_t samples = largest_of(plain_);
   if (twice && plain_.extends()) {
-    const int64_t by_costs = plain_.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, 0, [&](int64_t some) -> int64_t {
-      const memory::PassCosts costs = Costs(some);
-      return memory::ChooseSegments(costs, left - Beyond(some, costs)) ? 0 : 1;
-    });
-    if (by_costs > samples) {
-      const memory::PassCosts costs = Costs(by_costs);
-      const auto choice = memory::ChooseSegments(costs, left - Beyond(by_costs, costs));
-      const absl::StatusOr<RecordedPass> pass = trial_.Record(ToRecomputation(*choice).segments);
-      if (pass.ok()) {
-        samples = std::max(
-            samples, pass->LargestMicroBatch(spec_.micro_batch, by_costs, left, [&](int64_t some) { return pass->PeakAt(some).bytes; }));
-      }
-    }
+    // As much as possible computed again, which is what was recorded last where nothing fits.
+    const absl::StatusOr<RecordedPass> pass =
+        refused ? chosen_ : trial_.Record(ToRecomputation(memory::FewestBytes(Costs(spec_.micro_batch))).segments);
+    if (pass.ok()) samples = std::max(samples, largest_of(*pass));
+  }
+  if (samples == plain_.LastOfRegime(spec_.micro_batch)) {
+    notes_.push_back(absl::StrCat(
+        "memory: larger batches than ", samples * spec_.virtual_replicas,
+        " may fit: from 16 samples a virtual replica on libtorch computes in another way, of which plan says more when asked"));
   }
   profile_.largest_batch = samples * spec_.virtual_replicas;
 }
@@ -270,7 +271,7 @@ absl::Status MemoryFit::Run() {
   if (!status.ok() && !absl::IsResourceExhausted(status)) return status;
   Describe(setting);
   // It takes another recording.
-  if (limit_ > 0 && (spec_.plan_only || !status.ok())) FindLargestBatch(setting);
+  if (limit_ > 0 && (spec_.plan_only || !status.ok())) FindLargestBatch(setting, !status.ok());
   if (!status.ok()) {
     const int64_t batch = profile_.largest_batch;
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -285,7 +286,7 @@ absl::Status MemoryFit::Run() {
   spec_.pipeline_bytes = setting.pipeline_bytes;
   spec_.recompute = setting.recompute;
   if (limit_ > 0) {
-    spec_.tensor_bytes = limit_ - runtime_bytes_ - setting.pipeline_bytes;
+    spec_.tensor_bytes = limit_ - runtime_bytes_ - kHeapSlackBytes - setting.pipeline_bytes;
   }
   return absl::OkStatus();
 }

@@ -20,8 +20,8 @@ namespace lockstep {
 
 // Beside the tensors of steps.
 struct MemoryAround {
-  RuntimeBytes runtime_bytes = nullptr;  // asked once steps were recorded
-  int64_t least_pipeline_bytes = 0;      // with which the input pipeline can run
+  RuntimeBytes runtime_bytes;        // asked once steps were recorded
+  int64_t least_pipeline_bytes = 0;  // with which the input pipeline can run
 };
 
 class MemoryFit {
@@ -60,7 +60,7 @@ class MemoryFit {
   void PlanNext(const Setting& setting);
   // What is not needed, and would be possible.
   void ListFurther(Setting setting);
-  void FindLargestBatch(Setting setting);
+  void FindLargestBatch(Setting setting, bool refused);
   void Add(const char* name, std::string text, const Setting& setting, bool applied);
   void Describe(const Setting& setting);
   absl::Status Refuse(const Setting& setting) const;

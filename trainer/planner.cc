@@ -44,10 +44,14 @@ int DefaultVirtualReplicas(int batch) {
   return replicas;
 }
 
-int64_t RuntimeOfThisProcess() {
-  const memory::BlockPool& pool = memory::CpuTensorPool();
-  return GetResidentBytes().total - pool.ResidentBytes() - GetHeapBytes(pool.region()).free;
+// Before there are tensors: relocated tables, static data, stacks.
+int64_t DataOfThisProcess() {
+  const ResidentBytes resident = GetResidentBytes();
+  const HeapBytes heap = GetHeapBytes(memory::CpuTensorPool().region());
+  return std::max<int64_t>(resident.total - resident.file - resident.shared_memory - heap.in_use - heap.free, 0);
 }
+
+int64_t RuntimeOfThisProcess(int64_t data_bytes) { return GetResidentBytes().file + data_bytes + GetHeapBytes().in_use; }
 
 class Planner {
  public:
@@ -250,7 +254,9 @@ class Planner {
 PlanOutcome PlanJob(const RunSpec& spec, const RunFiles& files, RuntimeBytes runtime_bytes) {
   at::set_num_threads(1);
   try {
-    return Planner(spec, files, runtime_bytes == nullptr ? RuntimeOfThisProcess : runtime_bytes).Run();
+    return Planner(
+               spec, files, runtime_bytes ? runtime_bytes : [data = DataOfThisProcess()] { return RuntimeOfThisProcess(data); })
+        .Run();
   } catch (const c10::Error& error) {
     PlanOutcome outcome;
     outcome.failure = Ending::kBadInput;

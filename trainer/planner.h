@@ -3,6 +3,7 @@
 // trainer, on a worker that sees the data. No libtorch in this header.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,7 +45,7 @@ struct MemoryProfile {
 };
 
 // What a process takes once it has taken steps, beside what planning counts: libraries, static data, what they keep in the heap.
-using RuntimeBytes = int64_t (*)();
+using RuntimeBytes = std::function<int64_t()>;
 
 struct PlanOutcome {
   // Every default written out. Meaningless if there are errors.

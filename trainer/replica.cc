@@ -302,17 +302,7 @@ absl::Status Replica<T>::SaveWeights(const std::string& path) const {
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
   const auto closer = absl::MakeCleanup([fd] { close(fd); });
-  const auto put = [&](const void* data, size_t bytes) -> absl::Status {
-    const char* at = static_cast<const char*>(data);
-    while (bytes > 0) {
-      const ssize_t written = write(fd, at, bytes);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) return ErrnoStatus(errno, "cannot write", path);
-      at += written;
-      bytes -= static_cast<size_t>(written);
-    }
-    return absl::OkStatus();
-  };
+  const auto put = [&](const void* data, size_t bytes) { return WriteAll(fd, {static_cast<const char*>(data), bytes}, path); };
   RETURN_IF_ERROR(put(trainable_.data_ptr(), static_cast<size_t>(trainable_.nbytes())));
   return put(others_.data_ptr(), static_cast<size_t>(others_.nbytes()));
 }
@@ -363,12 +353,14 @@ absl::Status Replica<T>::ReadState(std::istream& in) {
 template <typename T>
 absl::Status Replica<T>::WriteArchive(const std::string& source, const std::string& target) const {
   const auto variables = model_.variables();
-  std::vector<at::Tensor> held;  // what the arrays below point into
   const auto array = [&](int variable, const at::Tensor& flat, int64_t offset) -> ArchiveArray {
     const VariableInfo& info = variables[static_cast<size_t>(variable)];
     const at::Tensor run = flat.narrow(0, offset, Count(info.run_shape)).view(info.run_shape);
-    held.push_back(model_.ToKeras(variable, run).contiguous());
-    return {info.keras_shape, absl::Span<const T>(held.back().template data_ptr<T>(), static_cast<size_t>(held.back().numel()))};
+    return {info.keras_shape, absl::Span<const T>(run.template data_ptr<T>(), static_cast<size_t>(run.numel())), [this, variable, run] {
+              const memory::ScopedCategory category(memory::Category::kCheckpointCopies);
+              const auto keras = std::make_shared<at::Tensor>(model_.ToKeras(variable, run).contiguous());
+              return std::shared_ptr<const void>(keras, keras->data_ptr());
+            }};
   };
   TrainedWeights weights;
   weights.compile_config = compile_config_;

@@ -96,6 +96,16 @@ class TrialOf final : public Trial {
   const allreduce::Layout& gradients() const override { return replica_->gradient_layout().layout; }
   int64_t state_bytes() const override { return static_cast<int64_t>(replica_->StateBytes()); }
 
+  int64_t largest_variable_bytes() const override {
+    int64_t largest = 0;
+    for (const VariableInfo& variable : model_.variables()) {
+      int64_t count = 1;
+      for (const int64_t extent : variable.run_shape) count *= extent;
+      largest = std::max(largest, count * static_cast<int64_t>(sizeof(T)));
+    }
+    return largest;
+  }
+
   absl::StatusOr<RecordedPass> Record(absl::Span<const Segment> recomputed) override {
     return Guard<RecordedPass>(spec_, [&]() -> absl::StatusOr<RecordedPass> {
       RecordedPass pass;
@@ -206,6 +216,8 @@ memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& gr
   for (int call = 0; call < static_cast<int>(graph.calls.size()); ++call) may_cut.push_back(graph.MayCut(call));
   return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut));
 }
+
+int64_t RecordedPass::LastOfRegime(int64_t planned) { return planned < kOtherRegime ? kOtherRegime - 1 : 0; }
 
 int64_t RecordedPass::LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes,
                                         const std::function<int64_t(int64_t samples)>& bytes_of) const {

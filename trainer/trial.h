@@ -30,6 +30,8 @@ class RecordedPass {
   // By call. REQUIRES: nothing was computed twice.
   memory::PassCosts CostsAt(int64_t micro_batch, const CallGraph& graph) const;
   bool extends() const { return steps_.has_value(); }
+  // The largest micro-batch of the regime of `planned`; 0: it has no end.
+  static int64_t LastOfRegime(int64_t planned);
   // The most samples of a micro-batch, up to `most`, of which `bytes_of` is at most `bytes`; 0: not even the fewest of the regime, or it is
   // not known. REQUIRES: it grows with the samples.
   int64_t LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes, const std::function<int64_t(int64_t samples)>& bytes_of) const;
@@ -58,6 +60,8 @@ class Trial {
   // One vector of gradients, with statistics; and what a checkpoint copies.
   virtual const allreduce::Layout& gradients() const = 0;
   virtual int64_t state_bytes() const = 0;
+  // Of the largest variable, which is laid out anew where it is written to a file.
+  virtual int64_t largest_variable_bytes() const = 0;
 
   // ResourceExhausted: even a few samples do not fit into the machine. InvalidArgument: the graph cannot run on such pictures.
   virtual absl::StatusOr<RecordedPass> Record(absl::Span<const Segment> recomputed) = 0;

@@ -66,15 +66,7 @@ absl::Status ExtractWeights(zip_t* zip, const std::string& source, const std::st
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
   const auto close_file = absl::MakeCleanup([fd] { close(fd); });
-  return ReadEntry(zip, kWeights, source, [&](std::string_view bytes) -> absl::Status {
-    while (!bytes.empty()) {
-      const ssize_t written = write(fd, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) return ErrnoStatus(errno, "cannot write", path);
-      bytes.remove_prefix(static_cast<size_t>(written));
-    }
-    return absl::OkStatus();
-  });
+  return ReadEntry(zip, kWeights, source, [&](std::string_view bytes) { return WriteAll(fd, bytes, path); });
 }
 
 // config.json with another compile_config, its other keys where they were.

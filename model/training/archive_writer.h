@@ -5,7 +5,9 @@
 // Where it stands: the last stage of a model's way through a trainer. Arrays are in Keras's layout. Thread-safe.
 
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -20,6 +22,9 @@ namespace lockstep {
 struct ArchiveArray {
   std::vector<int64_t> shape;
   std::variant<absl::Span<const float>, absl::Span<const double>, absl::Span<const int64_t>> values;
+  // Makes the elements when they are written, to be let go of afterwards, so that no two arrays are held at once; what `values` points to
+  // is not looked at then, only their number and type. May throw, which is passed on. Null: `values` are the elements.
+  std::function<std::shared_ptr<const void>()> make;
 };
 
 struct TrainedWeights {

@@ -104,7 +104,8 @@ class WeightsFile {
     if (set < 0) return Failure(absl::StrCat("cannot make ", name), path_);
     const auto close = absl::MakeCleanup([set] { H5Dclose(set); });
     if (count == 0) return absl::OkStatus();
-    if (H5Dwrite(set, TypeOf(array).in_memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, DataOf(array)) < 0) {
+    const std::shared_ptr<const void> made = array.make ? array.make() : nullptr;
+    if (H5Dwrite(set, TypeOf(array).in_memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, made ? made.get() : DataOf(array)) < 0) {
       return Failure(absl::StrCat("cannot write ", name), path_);
     }
     return absl::OkStatus();
