@@ -14,20 +14,6 @@
 #include "base/status_macros.h"
 
 namespace lockstep {
-namespace {
-
-absl::Status WriteAll(int fd, std::string_view contents, const std::string& path) {
-  while (!contents.empty()) {
-    const ssize_t written = write(fd, contents.data(), contents.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return ErrnoStatus(errno, "cannot write", path);
-    contents.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 absl::Status ErrnoStatus(int error, std::string_view what, std::string_view path) {
   const std::string message = absl::StrCat(std::string(what), " ", std::string(path), ": ", std::strerror(error));
   switch (error) {

@@ -12,11 +12,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Pictures as small as each model takes them. The first two were used while the prediction was written, the others not.
 WRITTEN_WITH = ("MobileNetV2", "ResNet50")
 MODELS = {
-    "MobileNetV2": 128, "ResNet50": 96, "VGG16": 64, "VGG19": 64, "ResNet101": 64, "ResNet152": 64, "ResNet50V2": 64, "ResNet101V2": 64,
-    "ResNet152V2": 64, "DenseNet121": 64, "DenseNet169": 64, "DenseNet201": 64, "EfficientNetB0": 64, "EfficientNetB1": 64, "EfficientNetB2": 64,
-    "EfficientNetB3": 64, "EfficientNetB4": 64, "EfficientNetV2B0": 64, "EfficientNetV2B1": 64, "EfficientNetV2B2": 64, "EfficientNetV2B3": 64,
-    "EfficientNetV2S": 64, "InceptionV3": 96, "InceptionResNetV2": 96, "Xception": 80, "MobileNet": 96, "MobileNetV3Small": 96,
-    "MobileNetV3Large": 96, "NASNetMobile": 96, "ConvNeXtTiny": 64, "ConvNeXtSmall": 64,
+    "MobileNetV2": 128, "ResNet50": 96, "VGG16": 64, "VGG19": 64, "ResNet101": 64, "ResNet152": 48, "ResNet50V2": 48, "ResNet101V2": 48,
+    "ResNet152V2": 48, "DenseNet121": 48, "DenseNet169": 48, "DenseNet201": 48, "EfficientNetB0": 48, "EfficientNetB1": 48, "EfficientNetB2": 48,
+    "EfficientNetB3": 48, "EfficientNetB4": 48, "EfficientNetV2B0": 48, "EfficientNetV2B1": 48, "EfficientNetV2B2": 48, "EfficientNetV2B3": 48,
+    "EfficientNetV2S": 48, "InceptionV3": 80, "InceptionResNetV2": 80, "Xception": 72, "MobileNet": 64, "MobileNetV3Small": 64,
+    "MobileNetV3Large": 64, "NASNetMobile": 64, "ConvNeXtTiny": 48, "ConvNeXtSmall": 48,
 }  # fmt: skip
 
 
@@ -33,6 +33,24 @@ def rows_of(name, size, options, folder):
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 
+def cell(row):
+    return f"{row['predicted_bytes']} | {row['ratio']:.5f}"
+
+
+def table_line(name, size, samples, rows):
+    """Of one model and micro-batch: without and with recomputation, each with both optimizers."""
+    by = {(row["segments"] > 0, row["optimizer"]): row for row in rows}
+    cells = [cell(by[key]) if key in by else "- | -" for key in ((False, "sgd"), (False, "adam"), (True, "sgd"), (True, "adam"))]
+    twice = by.get((True, "sgd"))
+    share = f"{twice['step_bytes'] / twice['plain_step_bytes']:.2f}" if twice else "-"
+    mark = " *" if name in WRITTEN_WITH else ""
+    return f"| {name}{mark} | {size} | {samples} | {' | '.join(cells[:2])} | {share} | {' | '.join(cells[2:])} |"
+
+
+HEADER = ("| model | pixels | samples | SGD, predicted bytes | ratio | Adam, predicted bytes | ratio | recomputed to | SGD, predicted bytes | ratio | "
+          "Adam, predicted bytes | ratio |\n" + "|---" * 12 + "|")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, help="folder of lockstep-memory-bench")
@@ -40,23 +58,24 @@ def main():
     parser.add_argument("--samples", nargs="*", type=int, default=[8, 16, 40])
     parser.add_argument("--parts", nargs="*", type=float, default=[1, 0.6], help="of a step's memory without recomputation")
     parser.add_argument("--rounds", type=int, default=0, help="also compare the time of a step with and without, so often")
+    parser.add_argument("--json", help="also write every figure to this file, a line of JSON each")
     options = parser.parse_args()
-    times = " | time, ratio | lowest | highest" if options.rounds else ""
-    print(f"| model | pixels | samples | optimizer | recomputed | predicted, bytes | measured, bytes | ratio | at the peak{times} |")
-    print("|---" * (9 + (3 if options.rounds else 0)) + "|")
+    print(HEADER, flush=True)
     ratios = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open(options.json or os.devnull, "w", encoding="utf-8") as every:
         for name in options.models:
             size = MODELS.get(name, 96)
-            for row in rows_of(name, size, options, folder):
+            rows = rows_of(name, size, options, folder)
+            for samples in options.samples:
+                these = [row for row in rows if row["samples"] == samples]
+                print(table_line(name, size, samples, these), flush=True)
+            for row in rows:
                 ratios.append(row["ratio"])
-                share = f"{row['step_bytes'] / row['plain_step_bytes']:.2f} of the step" if row["segments"] else "no"
-                times = f" | {row['time_ratio']:.2f} | {row['time_ratio_low']:.2f} | {row['time_ratio_high']:.2f}" if options.rounds else ""
-                mark = " *" if name in WRITTEN_WITH else ""
-                note = "" if row["method"].startswith("steps of") else f" {row['method']}"
-                print(f"| {name}{mark} | {size} | {row['samples']} | {row['optimizer']} | {share} | {row['predicted_bytes']} | {row['measured_bytes']} | "
-                      f"{row['ratio']:.5f} | {row['place']}{times} |{note}", flush=True)  # fmt: skip
-    print(f"\n{len(ratios)} rows, ratio {min(ratios):.5f} to {max(ratios):.5f}")
+                every.write(json.dumps({"model": name, "size": size, **row}) + "\n")
+                if options.rounds and row["segments"]:
+                    print(f"  {name}, {row['samples']} samples, {row['optimizer']}: a step in {row['step_bytes'] / row['plain_step_bytes']:.2f} of the memory takes "
+                          f"{row['time_ratio']:.2f} ({row['time_ratio_low']:.2f} to {row['time_ratio_high']:.2f}) of the time", file=sys.stderr, flush=True)  # fmt: skip
+    print(f"\n{len(ratios)} predictions, ratio to what was measured {min(ratios):.5f} to {max(ratios):.5f}")
 
 
 if __name__ == "__main__":

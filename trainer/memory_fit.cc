@@ -259,6 +259,18 @@ absl::Status MemoryFit::Refuse(const Setting& setting) const {
                                                    spec_.micro_batch, " samples at a time, and the limit is ", limit_));
 }
 
+std::string MemoryFit::WhatWouldFit(const Setting& setting) const {
+  if (profile_.largest_batch > 0) {
+    return absl::StrCat(profile_.largest_batch, " samples a batch would fit with ", spec_.virtual_replicas, " virtual replicas");
+  }
+  const std::string others = Size(Total(setting) - setting.threads * setting.recompute.bytes_per_thread);
+  if (Left(setting) <= 0) {
+    return absl::StrCat("All but its steps takes ", others, " already: a larger limit, a smaller model or another optimizer",
+                        spec_.keeps_checkpoints() ? ", or no checkpoints, whose copies are booked," : "", " would do");
+  }
+  return absl::StrCat("All but its steps takes ", others, "; more virtual replicas, of fewer samples each, may fit");
+}
+
 absl::Status MemoryFit::Run() {
   RETURN_IF_ERROR(RecordPlain());
   if (!plain_.extends()) notes_.push_back(absl::StrCat("memory: ", plain_.method()));
@@ -273,12 +285,7 @@ absl::Status MemoryFit::Run() {
   // It takes another recording.
   if (limit_ > 0 && (spec_.plan_only || !status.ok())) FindLargestBatch(setting, !status.ok());
   if (!status.ok()) {
-    const int64_t batch = profile_.largest_batch;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        status.message(), ". ",
-        batch > 0 ? absl::StrCat(batch, " samples a batch would fit with ", spec_.virtual_replicas, " virtual replicas")
-                  : absl::StrCat("No batch of this many samples a virtual replica would fit; more virtual replicas of fewer samples may (",
-                                 Size(Total(setting) - setting.recompute.bytes_per_thread), " are taken by all but its steps)")));
+    return absl::ResourceExhaustedError(absl::StrCat(status.message(), ". ", WhatWouldFit(setting)));
   }
   PlanNext(setting);
   ListFurther(setting);

@@ -64,6 +64,7 @@ class MemoryFit {
   void Add(const char* name, std::string text, const Setting& setting, bool applied);
   void Describe(const Setting& setting);
   absl::Status Refuse(const Setting& setting) const;
+  std::string WhatWouldFit(const Setting& setting) const;
 
   RunSpec& spec_;
   Trial& trial_;

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import unittest
 
 from tests.cluster import harness
@@ -32,12 +33,12 @@ def control_group():
 
 
 class MemoryLimitTest(harness.ClusterTest):
-    batch = 64
+    batch, steps, train = 64, 12, harness.TRAIN
 
     def arguments(self, name, *more):
         return (
-            "fit", harness.model("wide.keras"), "--train", harness.TRAIN, "--batch", self.batch, "--virtual-replicas", 2, "--replicas", 1,
-            "--threads", 2, "--steps", 12, "--seed", 3, "--data-memory", "64MiB", "--out", self.path(name + ".keras"), "--step-log",
+            "fit", harness.model("wide.keras"), "--train", self.train, "--batch", self.batch, "--virtual-replicas", 2, "--replicas", 1,
+            "--threads", 2, "--steps", self.steps, "--seed", 3, "--data-memory", "64MiB", "--out", self.path(name + ".keras"), "--step-log",
             self.path(name + ".jsonl"), *more)  # fmt: skip
 
     def watched(self, name, *more, **options):
@@ -84,6 +85,18 @@ class MemoryLimitTest(harness.ClusterTest):
             return
         folder, limit_file = group
         self.within_a_group(os.path.join(folder, f"lockstep-test-{os.getpid()}"), limit_file, limit)
+
+    def test_a_job_that_needs_three_times_the_limit_trains_to_the_same_bits(self):
+        self.batch, self.steps, self.train = 1024, 2, self.path("pictures") + "/train"
+        subprocess.run([os.path.join(harness.BIN, "lockstep-make-pictures"), "--out", self.path("pictures"), "--classes", "4", "--train",
+                        str(2 * self.batch), "--validation", "0", "--size", "40x32", "--seed", "5"],
+                       check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+        unlimited, hashes = self.watched("unlimited")
+        limit = unlimited // 3
+        limited, same = self.watched("limited", "--memory-limit", f"{limit >> 20}MiB")
+        self.assertLessEqual(limited, limit, f"{(limited - limit) >> 20} MiB above the limit of {limit >> 20} MiB")
+        self.assertEqual(len(hashes), self.steps)
+        self.assertEqual(same, hashes)
 
     def within_a_group(self, folder, limit_file, limit):
         """The kernel ends whatever passes the limit of the group, in which the trainer is with the client, the coordinator and the worker."""

@@ -43,7 +43,7 @@ class PlanTest(harness.ClusterTest):
 
     def test_people_read_the_same(self):
         outcome = self.plan()
-        for part in ("tiny.keras: batch 16 as 4 virtual replicas of 4 samples", "parameters", "in all", "At the peak: ", "It fits."):
+        for part in ("tiny.keras: batch 16 as 4 virtual replicas of 4 samples", "parameters", "in all", "At the peak: ", "It fits"):
             self.assertIn(part, outcome.out)
         self.assertNotIn("\x1b", outcome.out)
         self.assertEqual(outcome.err, "")
