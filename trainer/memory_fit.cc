@@ -260,15 +260,15 @@ absl::Status MemoryFit::Refuse(const Setting& setting) const {
 }
 
 std::string MemoryFit::WhatWouldFit(const Setting& setting) const {
+  const int64_t need = Total(setting);
+  const std::string limit = absl::StrCat("a limit of ", (need + (1 << 20) - 1) >> 20, "MiB");
   if (profile_.largest_batch > 0) {
-    return absl::StrCat(profile_.largest_batch, " samples a batch would fit with ", spec_.virtual_replicas, " virtual replicas");
+    return absl::StrCat(profile_.largest_batch, " samples a batch would fit with ", spec_.virtual_replicas,
+                        " virtual replicas; this batch with ", limit);
   }
-  const std::string others = Size(Total(setting) - setting.threads * setting.recompute.bytes_per_thread);
-  if (Left(setting) <= 0) {
-    return absl::StrCat("All but its steps takes ", others, " already: a larger limit, a smaller model or another optimizer",
-                        spec_.keeps_checkpoints() ? ", or no checkpoints, whose copies are booked," : "", " would do");
-  }
-  return absl::StrCat("All but its steps takes ", others, "; more virtual replicas, of fewer samples each, may fit");
+  const std::string others = Size(need - setting.threads * setting.recompute.bytes_per_thread);
+  return absl::StrCat("It would fit with ", limit, "; all but its steps takes ", others,
+                      spec_.keeps_checkpoints() ? ", with the copy of its state for checkpoints" : "");
 }
 
 absl::Status MemoryFit::Run() {
