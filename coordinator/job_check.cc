@@ -143,7 +143,7 @@ class Checker {
   }
 
   void CheckMemory(const v1::MemoryPolicy& memory) {
-    Require(memory.allow().empty(), "memory.allow", "names remedies that are not applied yet; leave it out");
+    for (const std::string& remedy : memory.allow()) OneOf(remedy, {"micro_batch"}, "memory.allow");
     OneOf(memory.remedies(), {"", "auto", "none"}, "memory.remedies");
     Require(memory.tensor_bytes() == 0 && !memory.has_recompute() && memory.next().empty(), "memory",
             "tensor_bytes, recompute and next are what planning finds; leave them out");

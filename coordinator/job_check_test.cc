@@ -43,7 +43,7 @@ TEST(JobCheck, EachErrorBeginsWithItsField) {
       {"data.image.mean: has 2 values",
        [](v1::Job& job) { job.mutable_data()->mutable_image()->add_mean(1), job.mutable_data()->mutable_image()->add_mean(1); }},
       {"data.image.std: has a value that is not above 0", [](v1::Job& job) { job.mutable_data()->mutable_image()->add_std(0); }},
-      {"memory.allow: names remedies", [](v1::Job& job) { job.mutable_memory()->add_allow("magic"); }},
+      {"memory.allow: \"bfloat16\" is none of micro_batch", [](v1::Job& job) { job.mutable_memory()->add_allow("bfloat16"); }},
       {"memory.remedies: \"all\" is none of auto, none", [](v1::Job& job) { job.mutable_memory()->set_remedies("all"); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->set_tensor_bytes(1); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->add_next(); }},

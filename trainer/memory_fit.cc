@@ -154,6 +154,27 @@ absl::Status MemoryFit::Apply(Setting& setting) {
     setting.recompute.bytes_per_thread = chosen_.PeakAt(spec_.micro_batch).bytes;
     Add("recompute", "as much as possible computed again in backward", setting, false);
   }
+  return spec_.allows_micro_batch ? MakeMicroBatchSmaller(setting) : Refuse(setting);
+}
+
+absl::Status MemoryFit::MakeMicroBatchSmaller(Setting& setting) {
+  const int before = spec_.micro_batch;
+  while (spec_.micro_batch > 1) {
+    spec_.micro_batch = (spec_.micro_batch + 1) / 2;
+    RETURN_IF_ERROR(RecordPlain());
+    setting.recompute = {};
+    setting.recompute.bytes_per_thread = plain_.PeakAt(spec_.micro_batch).bytes;
+    if (Total(setting) > limit_ && spec_.kind == JobKind::kFit) {
+      absl::StatusOr<Recomputation> recompute = Recompute(Left(setting));
+      if (recompute.ok()) setting.recompute = *std::move(recompute);
+      if (!recompute.ok() && !absl::IsNotFound(recompute.status())) return recompute.status();
+    }
+    if (Total(setting) > limit_) continue;
+    Add("micro_batch", absl::StrCat("micro-batches of ", spec_.micro_batch, " samples instead of ", before, ", which changes the bits"),
+        setting, true);
+    profile_.remedies.back().changes_bits = true;
+    return absl::OkStatus();
+  }
   return Refuse(setting);
 }
 

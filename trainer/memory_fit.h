@@ -54,6 +54,8 @@ class MemoryFit {
   // What a choice by costs leaves out.
   int64_t Beyond(int64_t micro_batch, const memory::PassCosts& costs) const;
   absl::Status Apply(Setting& setting);
+  // Changes bits: where the job allows it.
+  absl::Status MakeMicroBatchSmaller(Setting& setting);
   // The segments with the least extra time of which one virtual replica's step takes no more than `bytes`, as recorded. NotFound: none.
   absl::StatusOr<Recomputation> Recompute(int64_t bytes);
   absl::StatusOr<Recomputation> Recorded(const memory::Choice& choice);

@@ -106,6 +106,7 @@ Recomputation ToRecomputation(const v1::Recomputation& proto) {
 void ReadMemory(const v1::MemoryPolicy& memory, RunSpec& spec) {
   spec.memory_limit = static_cast<int64_t>(memory.limit_bytes());
   spec.remedies = memory.remedies() != "none";
+  spec.allows_micro_batch = std::find(memory.allow().begin(), memory.allow().end(), "micro_batch") != memory.allow().end();
   spec.tensor_bytes = static_cast<int64_t>(memory.tensor_bytes());
   spec.recompute = ToRecomputation(memory.recompute());
   for (const v1::Recomputation& next : memory.next()) spec.next.push_back(ToRecomputation(next));

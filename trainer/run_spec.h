@@ -84,6 +84,7 @@ struct RunSpec : Placement {
   int64_t memory_limit = 0;         // of the whole process; 0: none
   int64_t worker_memory_bytes = 0;  // while planning: what a trainer can have at all; 0: not known
   bool remedies = true;             // those that keep the bits may be applied
+  bool allows_micro_batch = false;  // a smaller one, too, which changes bits
   int64_t tensor_bytes = 0;         // of memory_limit, what tensors may take; 0: no limit
   Recomputation recompute;
   std::vector<Recomputation> next;  // where a step runs out of memory all the same, in this order

@@ -295,6 +295,33 @@ TEST_F(Training, UnderALimitSegmentsAreComputedTwiceToTheSameBits) {
   EXPECT_EQ(Plan().failure, Ending::kOutOfMemory);
 }
 
+TEST_F(Training, ASmallerMicroBatchNeedsTheJobsWordAndIsRecorded) {
+  spec_.batch = 28;
+  PlanOutcome plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  const int whole = plan.resolved.micro_batch;
+  const auto [least, step] = Least(plan);
+  spec_.memory_limit = least - step / 4;
+  EXPECT_EQ(Plan().failure, Ending::kOutOfMemory);
+  spec_.allows_micro_batch = true;
+  plan = Plan();
+  ASSERT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+  EXPECT_LT(plan.resolved.micro_batch, whole);
+  EXPECT_LE(plan.profile->resident_bytes, spec_.memory_limit);
+  const auto& remedies = plan.profile->remedies;
+  const auto smaller = std::find_if(remedies.begin(), remedies.end(), [](const auto& remedy) { return remedy.name == "micro_batch"; });
+  ASSERT_NE(smaller, remedies.end());
+  EXPECT_TRUE(smaller->applied && smaller->changes_bits);
+  spec_ = plan.resolved;
+  memory::CpuTensorPool().ResetPeak();
+  const auto ran = Run(plan.resolved, {{0, 4}}, 1);
+  ASSERT_TRUE(ran.ok()) << ran.status();
+  EXPECT_EQ(ran->run.ending, Ending::kDone) << ran->run.reason;
+  // The last micro-batch is another than those before it: to a few hundred bytes.
+  EXPECT_NEAR(static_cast<double>(memory::CpuTensorPool().GetUsage().at_peak[memory::Category::kActivations]),
+              static_cast<double>(plan.profile->peak[memory::Category::kActivations]), 512);
+}
+
 TEST_F(Training, WhatCannotFitIsRefusedWithTheLargestBatchThatWould) {
   spec_.batch = 48;
   spec_.virtual_replicas = 4;
