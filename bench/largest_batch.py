@@ -32,7 +32,7 @@ def peer_peak(script, arguments, extra, batch):
 def largest_of_peer(name, script, arguments, extra):
     fits, above, peak = 0, None, 0
     batch = arguments.first
-    while above is None or above - fits > max(1, fits // 16):
+    while above is None or above - fits > max(1, fits // 8):
         took = peer_peak(script, arguments, extra, batch)
         print(f"  {name}: {batch} samples take {took / MIB:.0f} MiB", file=sys.stderr, flush=True)
         if took <= arguments.memory * MIB:

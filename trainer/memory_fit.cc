@@ -238,7 +238,9 @@ void MemoryFit::FindLargestBatch(Setting setting, bool refused) {
   }
   const int64_t left = Left(setting);
   const auto largest_of = [&](const RecordedPass& pass) {
-    return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, [&](int64_t some) { return pass.PeakAt(some).bytes; });
+    return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, [&](int64_t some) {
+      return pass.PeakAt(some).bytes + (some - spec_.micro_batch) * around_.pipeline_bytes_per_sample;
+    });
   };
   int64_t samples = largest_of(plain_);
   if (twice && plain_.extends()) {

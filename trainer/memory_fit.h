@@ -20,8 +20,9 @@ namespace lockstep {
 
 // Beside the tensors of steps.
 struct MemoryAround {
-  RuntimeBytes runtime_bytes;        // asked once steps were recorded
-  int64_t least_pipeline_bytes = 0;  // with which the input pipeline can run
+  RuntimeBytes runtime_bytes;             // asked once steps were recorded
+  int64_t pipeline_bytes_per_sample = 0;  // that each further sample of a virtual replica adds to the least
+  int64_t least_pipeline_bytes = 0;       // with which the input pipeline can run
 };
 
 class MemoryFit {

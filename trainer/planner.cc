@@ -218,11 +218,17 @@ class Planner {
     const absl::StatusOr<std::unique_ptr<Trial>> trial = Trial::Create(spec, *loaded_, recipe_);
     if (!trial.ok()) return RefuseMemory(trial.status());
     loaded_->archive.reset();  // it holds the file's weights
-    MemoryFit fit(spec, **trial, loaded_->model->call_graph(), {runtime_bytes_, LeastPipelineBytes()});
+    MemoryFit fit(spec, **trial, loaded_->model->call_graph(), {runtime_bytes_, PipelineBytesPerSample(), LeastPipelineBytes()});
     const absl::Status status = fit.Run();
     out_.profile = fit.profile();
     if (!status.ok()) return RefuseMemory(status);
     for (const std::string& note : fit.notes()) out_.notes.push_back(note);
+  }
+
+  int64_t PipelineBytesPerSample() const {
+    const ImageSpec& image = out_.resolved.image;
+    const int64_t bytes = int64_t{image.height} * image.width * loaded_->model->input_shape().back() * static_cast<int64_t>(sizeof(float));
+    return files_.validation_index.empty() ? bytes : 2 * bytes;
   }
 
   int64_t LeastPipelineBytes() const {
