@@ -236,7 +236,8 @@ void MemoryFit::FindLargestBatch(Setting setting, bool refused) {
     setting.threads = 1;
     setting.pipeline_bytes = std::min(setting.pipeline_bytes, around_.least_pipeline_bytes);
   }
-  const int64_t left = Left(setting);
+  // What the runtime takes differs by a few MiB from process to process: the answer is to hold for another, too.
+  const int64_t left = Left(setting) * 99 / 100;
   const auto largest_of = [&](const RecordedPass& pass) {
     return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, [&](int64_t some) {
       return pass.PeakAt(some).bytes + (some - spec_.micro_batch) * around_.pipeline_bytes_per_sample;
