@@ -154,6 +154,7 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, int64_t micro_batc
     forward.logits.reset();
     memory::SetPhase(memory::Phase::kForward);
     at::Tensor output = pass_.Forward(samples.images.narrow(0, first, count), aliases_, forward);
+    memory::SetLayer("loss");
     if (marks_ != nullptr && first == 0) marks_->loss = memory::Recording::Current()->size();
     const at::Tensor labels = samples.labels.narrow(0, first, count);
     at::Tensor per_sample = context_.loss.PerSample(output, forward.logits, labels);
