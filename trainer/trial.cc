@@ -30,6 +30,8 @@ using memory::Category;
 constexpr int64_t kOtherRegime = 16;
 // Two micro-batches that say what others take, and one that checks it.
 constexpr std::array<int64_t, 3> kFew = {2, 3, 5};
+// What planning takes beside its recordings, about.
+constexpr int64_t kBesideRecordings = 512 << 20;
 constexpr std::array<int64_t, 3> kMany = {kOtherRegime, kOtherRegime + 1, kOtherRegime + 3};
 
 int64_t LiveBytes() {
@@ -167,7 +169,23 @@ class TrialOf final : public Trial {
     return recording.Take();
   }
 
-  // Recordings side by side, each on a thread of its own. FailedPrecondition: there is nothing to go by.
+  // Recordings [first, first + count), each on a thread of its own.
+  static void SideBySide(size_t first, size_t count, const std::function<void(size_t recording)>& record) {
+    std::vector<std::exception_ptr> thrown(count);
+    ThreadTeam team(static_cast<int>(count), [](int) { at::set_num_threads(1); });
+    team.Run([&](int thread) {
+      try {
+        record(first + static_cast<size_t>(thread));
+      } catch (...) {
+        thrown[static_cast<size_t>(thread)] = std::current_exception();
+      }
+    });
+    for (const std::exception_ptr& one : thrown) {
+      if (one) std::rethrow_exception(one);
+    }
+  }
+
+  // FailedPrecondition: there is nothing to go by.
   absl::Status Extend(absl::Span<const Segment> recomputed, RecordedPass& pass) const {
     // A single sample is another regime, too.
     if (spec_.micro_batch < kFew.front()) return absl::FailedPreconditionError("a single sample");
@@ -176,21 +194,21 @@ class TrialOf final : public Trial {
     const size_t recordings = recomputed.empty() ? points.size() : 2;
     std::array<memory::Trace, kFew.size()> traces;
     std::array<memory::PassMarks, kFew.size()> marks;
-    std::array<std::exception_ptr, kFew.size()> thrown;
-    ThreadTeam team(static_cast<int>(recordings), [](int) { at::set_num_threads(1); });
-    team.Run([&](int thread) {
-      const auto i = static_cast<size_t>(thread);
-      try {
-        const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
-        // What is made once, at first use, is not a step's.
-        Step(*runner, 1, nullptr);
-        traces[i] = RecordOne(*runner, points[i], marks[i]);
-      } catch (...) {
-        thrown[i] = std::current_exception();
-      }
-    });
-    for (const std::exception_ptr& one : thrown) {
-      if (one) std::rethrow_exception(one);
+    const auto record = [&](size_t i) {
+      const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
+      // What is made once, at first use, is not a step's.
+      Step(*runner, 1, nullptr);
+      traces[i] = RecordOne(*runner, points[i], marks[i]);
+    };
+    size_t done = 0;
+    // The first alone, where all of them side by side might be too much; then it is known.
+    if (spec_.micro_batch >= kOtherRegime || spec_.memory_limit > 0) SideBySide(done++, 1, record);
+    const int64_t all = done == 0 ? 0 : memory::PeakOf(traces[0]).bytes * (points[1] + points[2]) / points[0];
+    const bool fits = spec_.memory_limit == 0 || this->state_.Total() + all + kBesideRecordings <= spec_.memory_limit;
+    while (done < recordings) {
+      const size_t next = fits ? recordings - done : 1;
+      SideBySide(done, next, record);
+      done += next;
     }
     ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], points[0], traces[1], points[1]));
     if (recordings > 2) RETURN_IF_ERROR(fit.Check(traces[2], points[2]));
