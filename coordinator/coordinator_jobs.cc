@@ -272,8 +272,6 @@ Snapshot Coordinator::TakeSnapshot() const {
     ++snapshot.jobs_by_state[job.record.state];
     if (snapshot.jobs.size() >= kJobsInSnapshot) continue;
     snapshot.jobs.push_back({StatusOf(job), job.phases, job.samples});
-    v1::MemoryProfile& predicted = *snapshot.jobs.back().status.mutable_profile();
-    if (job.record.plan) *predicted.mutable_bytes_by_category() = job.record.plan->profile().bytes_by_category();
   }
   for (const auto& [id, worker] : workers_) snapshot.booked_bytes[id] = worker->lost ? 0 : OfferOf(*worker, nullptr).BookedBytes();
   return snapshot;

@@ -21,10 +21,7 @@ int64_t SizeOf(const Trace::Event& event) { return BlockPool::BlockSize(static_c
 class Ranges {
  public:
   explicit Ranges(const PassCosts& costs) : costs_(costs), before_(costs.calls.size() + 1) {
-    for (size_t i = 0; i < costs.calls.size(); ++i) {
-      before_[i + 1] = before_[i] + costs.calls[i].kept;
-      seconds_.push_back(costs.calls[i].seconds);
-    }
+    for (size_t i = 0; i < costs.calls.size(); ++i) before_[i + 1] = before_[i] + costs.calls[i].kept;
   }
   int64_t Kept(CallRange part) const { return before_[static_cast<size_t>(part.end)] - before_[static_cast<size_t>(part.first)]; }
   int64_t Peak(CallRange part) const {
@@ -36,7 +33,7 @@ class Ranges {
   }
   double Seconds(CallRange part) const {
     double seconds = 0;
-    for (int call = part.first; call < part.end; ++call) seconds += seconds_[static_cast<size_t>(call)];
+    for (int call = part.first; call < part.end; ++call) seconds += costs_.calls[static_cast<size_t>(call)].seconds;
     return seconds;
   }
   // What leaves a part.
@@ -66,7 +63,6 @@ class Ranges {
  private:
   const PassCosts& costs_;
   std::vector<int64_t> before_;
-  std::vector<double> seconds_;
 };
 
 // From 0 to the number of calls, both included.

@@ -85,15 +85,7 @@ absl::StatusOr<std::unique_ptr<CheckpointFileWriter>> CheckpointFileWriter::Crea
 
 absl::Status CheckpointFileWriter::Write(const void* data, size_t bytes) {
   XXH3_128bits_update(hash_->state.get(), data, bytes);
-  const char* at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t written = write(file_.get(), at, bytes);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return ErrnoStatus(errno, "cannot write", path_);
-    at += written;
-    bytes -= static_cast<size_t>(written);
-  }
-  return absl::OkStatus();
+  return WriteAll(file_.get(), {static_cast<const char*>(data), bytes}, path_);
 }
 
 absl::Status CheckpointFileWriter::Append(absl::Span<const std::byte> bytes) {

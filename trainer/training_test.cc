@@ -351,26 +351,12 @@ TEST_F(Training, WhatCannotFitIsRefusedWithWhatWould) {
 }
 
 // Dies of its k-th step, as far as its peers can see.
-class Dying final : public Reporter {
+class Dying final : public Record {
  public:
   explicit Dying(int at) : at_(at) {}
   void Step(StepFigures) override {
     if (++steps_ == at_) throw c10::Error(std::string("killed"), nullptr);
   }
-  void Epoch(EpochFigures) override {}
-  void Pass(PassFigures) override {}
-  void Note(std::string) override {}
-  void Status(StatusFigures) override {}
-  bool CancelWanted() const override { return false; }
-  uint64_t DurableStep() const override { return 0; }
-  void Forget(uint64_t) override {}
-  void Agreed(uint64_t) override {}
-  std::string Records() const override { return ""; }
-  void TakeRecords(const std::string&) override {}
-  uint64_t NewestGeneration() const override { return 0; }
-  bool PauseWanted() const override { return false; }
-  void Enter(const char*, uint64_t) override {}
-  void InHand(std::string) override {}
 
  private:
   const int at_;

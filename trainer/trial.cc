@@ -30,9 +30,9 @@ using memory::Category;
 constexpr int64_t kOtherRegime = 16;
 // Two micro-batches that say what others take, and one that checks it.
 constexpr std::array<int64_t, 3> kFew = {2, 3, 5};
+constexpr std::array<int64_t, 3> kMany = {kOtherRegime, kOtherRegime + 1, kOtherRegime + 3};
 // What planning takes beside its recordings, about.
 constexpr int64_t kBesideRecordings = 512 << 20;
-constexpr std::array<int64_t, 3> kMany = {kOtherRegime, kOtherRegime + 1, kOtherRegime + 3};
 
 int64_t LiveBytes() {
   const memory::BlockPool::Usage usage = memory::CpuTensorPool().GetUsage();
