@@ -16,7 +16,9 @@ MODELS = {
     "ResNet152V2": 48, "DenseNet121": 48, "DenseNet169": 48, "DenseNet201": 48, "EfficientNetB0": 48, "EfficientNetB1": 48, "EfficientNetB2": 48,
     "EfficientNetB3": 48, "EfficientNetB4": 48, "EfficientNetV2B0": 48, "EfficientNetV2B1": 48, "EfficientNetV2B2": 48, "EfficientNetV2B3": 48,
     "EfficientNetV2S": 48, "InceptionV3": 80, "InceptionResNetV2": 80, "Xception": 72, "MobileNet": 64, "MobileNetV3Small": 64,
-    "MobileNetV3Large": 64, "NASNetMobile": 64, "ConvNeXtTiny": 48, "ConvNeXtSmall": 48,
+    "MobileNetV3Large": 64, "NASNetMobile": 64, "NASNetLarge": 64, "ConvNeXtTiny": 48, "ConvNeXtSmall": 48,
+    "ConvNeXtBase": 48, "ConvNeXtLarge": 48, "ConvNeXtXLarge": 48, "EfficientNetB5": 48, "EfficientNetB6": 48, "EfficientNetB7": 48,
+    "EfficientNetV2M": 48, "EfficientNetV2L": 48,
 }  # fmt: skip
 
 
