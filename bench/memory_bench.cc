@@ -29,7 +29,7 @@ absl::StatusOr<std::vector<Segment>> SegmentsFor(const RecordedPass& plain, cons
   const memory::PassCosts costs = plain.CostsAt(samples, graph);
   const auto choice = memory::ChooseSegments(costs, static_cast<int64_t>(static_cast<double>(plain.PeakAt(samples).bytes) * part));
   if (!choice) return absl::NotFoundError("no segments bring it down so far");
-  for (const memory::CallRange& range : choice->segments) segments.push_back({range.first, range.end});
+  for (const memory::CallRange& range : choice->segments) segments.push_back({range.first, range.end, range.stored});
   return segments;
 }
 
@@ -70,7 +70,7 @@ absl::Status Compare(const RunSpec& spec, const Options& options) {
   }
   std::sort(ratios.begin(), ratios.end());
   std::vector<memory::CallRange> ranges;
-  for (const Segment& segment : segments) ranges.push_back({segment.first, segment.end});
+  for (const Segment& segment : segments) ranges.push_back({segment.first, segment.end, segment.stored});
   double expected_ratio = 1;
   if (!segments.empty()) expected_ratio = memory::CostOf(plain.CostsAt(samples, graph), ranges).time_ratio;
   absl::PrintF(

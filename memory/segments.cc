@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -14,14 +15,60 @@ namespace {
 constexpr size_t kMostCuts = 120;
 // Stored bytes are told apart to a part of the limit.
 constexpr int kBins = 256;
+// How many calls of a segment store their outputs is tried in so many degrees.
+constexpr size_t kMostDegrees = 8;
+// What a segment costs beside its calls, as a part of forward and backward, so that none is made without need.
+constexpr double kOfSegment = 1e-4;
+// Beyond those, so many more calls are tried one by one.
+constexpr int kMostTried = 100;
 
 int64_t SizeOf(const Trace::Event& event) { return BlockPool::BlockSize(static_cast<size_t>(event.bytes)); }
 
 // What the calls of a range take while backward is at them.
 class Ranges {
  public:
-  explicit Ranges(const PassCosts& costs) : costs_(costs), before_(costs.calls.size() + 1) {
+  explicit Ranges(const PassCosts& costs) : costs_(costs), before_(costs.calls.size() + 1), made_(costs.calls.size()) {
     for (size_t i = 0; i < costs.calls.size(); ++i) before_[i + 1] = before_[i] + costs.calls[i].kept;
+    for (const PassCosts::Value& value : costs.values) {
+      if (value.life.made_by >= 0) made_[static_cast<size_t>(value.life.made_by)] = &value;
+    }
+  }
+  // Of a range that is computed again.
+  struct Again {
+    int64_t peak = 0;    // beside what is stored
+    int64_t stored = 0;  // of outputs of its calls
+    double seconds = 0;
+  };
+  template <typename Stores>
+  Again ComputedAgain(int first, int end, const Stores& stores) const {
+    Again again;
+    again.seconds = costs_.seconds * kOfSegment;
+    int64_t kept = 0;
+    for (int i = first; i < end; ++i) {
+      const PassCosts::Call& call = costs_.calls[static_cast<size_t>(i)];
+      const PassCosts::Value* const output = made_[static_cast<size_t>(i)];
+      kept += call.kept;
+      const bool used = output != nullptr && output->life.first_use < end;
+      if (call.takes_output && output != nullptr && (!used || stores(i))) {
+        if (output->kept) kept -= output->bytes;
+        if (used) again.stored += output->bytes;
+      } else {
+        again.seconds += call.seconds;
+      }
+      again.peak = std::max(again.peak, kept + call.beside);
+    }
+    return again;
+  }
+  // Bytes of the output of a call that may be stored in a segment up to `end`; 0: there is nothing to gain.
+  int64_t Storable(int call, int end) const {
+    const PassCosts::Value* const output = made_[static_cast<size_t>(call)];
+    if (!costs_.calls[static_cast<size_t>(call)].takes_output || output == nullptr || output->life.first_use >= end) return 0;
+    return output->bytes;
+  }
+  // The time that storing an output saves, for each of its bytes.
+  double Worth(int call) const {
+    const int64_t bytes = Storable(call, static_cast<int>(costs_.calls.size()));
+    return bytes == 0 ? 0 : costs_.calls[static_cast<size_t>(call)].seconds / static_cast<double>(bytes);
   }
   int64_t Kept(CallRange part) const { return before_[static_cast<size_t>(part.end)] - before_[static_cast<size_t>(part.first)]; }
   int64_t Peak(CallRange part) const {
@@ -30,11 +77,6 @@ class Ranges {
       peak = std::max(peak, Kept({part.first, call + 1}) + costs_.calls[static_cast<size_t>(call)].beside);
     }
     return peak;
-  }
-  double Seconds(CallRange part) const {
-    double seconds = 0;
-    for (int call = part.first; call < part.end; ++call) seconds += costs_.calls[static_cast<size_t>(call)].seconds;
-    return seconds;
   }
   // What leaves a part.
   int64_t Leaving(CallRange part) const {
@@ -63,6 +105,7 @@ class Ranges {
  private:
   const PassCosts& costs_;
   std::vector<int64_t> before_;
+  std::vector<const PassCosts::Value*> made_;  // by call
 };
 
 // From 0 to the number of calls, both included.
@@ -84,29 +127,34 @@ std::vector<int> Cuts(const PassCosts& costs, const Ranges& ranges) {
   return cuts;
 }
 
+// What storing the output of a call has to be worth, from never to always.
+std::vector<double> Degrees(const PassCosts& costs, const Ranges& ranges) {
+  std::vector<double> worths;
+  for (size_t call = 0; call + 1 < costs.calls.size(); ++call) {
+    if (const double worth = ranges.Worth(static_cast<int>(call)); worth > 0) worths.push_back(worth);
+  }
+  std::sort(worths.begin(), worths.end(), std::greater<>());
+  std::vector<double> degrees = {std::numeric_limits<double>::infinity()};
+  const size_t count = std::min(worths.size(), kMostDegrees);
+  for (size_t i = 1; i <= count; ++i) degrees.push_back(worths[i * worths.size() / count - 1]);
+  return degrees;
+}
+
 class Search {
  public:
-  explicit Search(const PassCosts& costs) : ranges_(costs), cuts_(Cuts(costs, ranges_)) {
+  explicit Search(const PassCosts& costs) : ranges_(costs), cuts_(Cuts(costs, ranges_)), degrees_(Degrees(costs, ranges_)) {
     for (size_t from = 0; from < cuts_.size(); ++from) {
       entering_.push_back(ranges_.Entering(cuts_[from]));
       std::vector<Jump>& jumps = jumps_.emplace_back();
-      Jump jump;
       // The last call stays as it is: nothing would be gained.
-      for (size_t to = from + 1; to + 1 < cuts_.size(); ++to) {
-        for (int call = cuts_[to - 1]; call < cuts_[to]; ++call) {
-          jump.peak = std::max(jump.peak, ranges_.Kept({cuts_[from], call + 1}) + costs.calls[static_cast<size_t>(call)].beside);
-          jump.seconds += costs.calls[static_cast<size_t>(call)].seconds;
-        }
-        jump.leaving = ranges_.Leaving({cuts_[from], cuts_[to]});
-        jumps.push_back(jump);
-      }
+      for (size_t to = from + 1; to + 1 < cuts_.size(); ++to) AddJumps(from, to, jumps);
     }
   }
 
   std::optional<std::vector<CallRange>> Run(int64_t limit) {
     limit_ = limit;
     states_.assign(cuts_.size(), {});
-    Reach(0, {0, 0, false, -1, -1}, false);
+    Reach(0, {0, 0, false, -1, -1, 0}, false);
     for (size_t from = 0; from + 1 < cuts_.size(); ++from) {
       for (int bin = 0; bin < 2 * kBins; ++bin) {
         if (states_[from][static_cast<size_t>(bin)].seconds == kNone) continue;
@@ -119,12 +167,33 @@ class Search {
 
  private:
   static constexpr double kNone = std::numeric_limits<double>::infinity();
+  // A piece from one cut to another that is computed twice.
+  struct Jump {
+    size_t to = 0, degree = 0;
+    int64_t peak = 0, leaving = 0;  // with what it stores
+    double seconds = 0;
+  };
   struct State {
     int64_t stored = 0;
     double seconds = kNone;
     bool again = false;  // the piece before it is computed twice
     int from = -1, from_bin = -1;
+    size_t degree = 0;
   };
+
+  // One for each number of stored outputs.
+  void AddJumps(size_t from, size_t to, std::vector<Jump>& jumps) const {
+    const int first = cuts_[from], end = cuts_[to];
+    const int64_t leaving = ranges_.Leaving({first, end, {}});
+    int64_t last = -1;
+    for (size_t degree = 0; degree < degrees_.size(); ++degree) {
+      const Ranges::Again again = ranges_.ComputedAgain(first, end, [&](int call) { return Stores(call, degree); });
+      if (again.stored == last) continue;
+      last = again.stored;
+      jumps.push_back({to, degree, again.peak + again.stored, leaving + again.stored, again.seconds});
+    }
+  }
+  bool Stores(int call, size_t degree) const { return ranges_.Worth(call) >= degrees_[degree]; }
 
   void Reach(size_t cut, const State& state, bool again) {
     const int bin = static_cast<int>(std::min<int64_t>(state.stored * kBins / std::max<int64_t>(limit_, 1), kBins - 1));
@@ -136,23 +205,22 @@ class Search {
 
   void KeepNext(size_t from, int bin) {
     const State state = states_[from][static_cast<size_t>(bin)];
-    const CallRange part{cuts_[from], cuts_[from + 1]};
+    const CallRange part{cuts_[from], cuts_[from + 1], {}};
     if (state.stored + ranges_.Peak(part) > limit_) return;
-    Reach(from + 1, {state.stored + ranges_.Kept(part), state.seconds, false, static_cast<int>(from), bin}, false);
+    Reach(from + 1, {state.stored + ranges_.Kept(part), state.seconds, false, static_cast<int>(from), bin, 0}, false);
   }
 
   void Recompute(size_t from, int bin) {
     const State state = states_[from][static_cast<size_t>(bin)];
     const int64_t stored = state.stored + (state.again ? 0 : entering_[from]);
-    for (size_t i = 0; i < jumps_[from].size(); ++i) {
-      const Jump& jump = jumps_[from][i];
-      if (stored + jump.peak > limit_) return;
-      Reach(from + 1 + i, {stored + jump.leaving, state.seconds + jump.seconds, true, static_cast<int>(from), bin}, true);
+    for (const Jump& jump : jumps_[from]) {
+      if (stored + jump.peak > limit_) continue;
+      Reach(jump.to, {stored + jump.leaving, state.seconds + jump.seconds, true, static_cast<int>(from), bin, jump.degree}, true);
     }
   }
 
   std::optional<std::vector<CallRange>> Best() const {
-    const CallRange loss{cuts_.back(), cuts_.back() + 1};
+    const CallRange loss{cuts_.back(), cuts_.back() + 1, {}};
     int best = -1;
     for (int bin = 0; bin < 2 * kBins; ++bin) {
       const State& state = states_.back()[static_cast<size_t>(bin)];
@@ -164,21 +232,21 @@ class Search {
     for (auto at = cuts_.size() - 1; at > 0;) {
       const State& state = states_[at][static_cast<size_t>(best)];
       const auto from = static_cast<size_t>(state.from);
-      if (state.again) segments.insert(segments.begin(), {cuts_[from], cuts_[at]});
+      if (state.again) {
+        CallRange& segment = *segments.insert(segments.begin(), {cuts_[from], cuts_[at], {}});
+        for (int call = segment.first; call < segment.end; ++call) {
+          if (ranges_.Storable(call, segment.end) > 0 && Stores(call, state.degree)) segment.stored.push_back(call);
+        }
+      }
       best = state.from_bin;
       at = from;
     }
     return segments;
   }
 
-  // A piece from one cut to another that is computed twice.
-  struct Jump {
-    int64_t peak = 0, leaving = 0;
-    double seconds = 0;
-  };
-
   const Ranges ranges_;
   const std::vector<int> cuts_;
+  const std::vector<double> degrees_;
   std::vector<int64_t> entering_;         // by cut
   std::vector<std::vector<Jump>> jumps_;  // by cut, to each later one
   int64_t limit_ = 0;
@@ -187,7 +255,8 @@ class Search {
 
 }  // namespace
 
-PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut) {
+PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut,
+                  const std::vector<bool>& takes_output) {
   const size_t calls = marks.calls.size();
   PassCosts costs;
   costs.calls.resize(calls + 1);
@@ -236,7 +305,10 @@ PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<
     const auto block = static_cast<size_t>(event.block);
     if (event.release && block < kept.size() && kept[block]) left -= sizes[block];
   }
-  for (size_t call = 0; call < calls; ++call) costs.seconds += costs.calls[call].seconds = marks.seconds[call];
+  for (size_t call = 0; call < calls; ++call) {
+    costs.calls[call].takes_output = takes_output[call];
+    costs.seconds += costs.calls[call].seconds = marks.seconds[call];
+  }
   costs.seconds += marks.backward_seconds;
   for (const ValueLife& life : values) {
     PassCosts::Value& value = costs.values.emplace_back();
@@ -264,25 +336,57 @@ Choice CostOf(const PassCosts& costs, std::vector<CallRange> segments) {
     again = false;
   };
   for (const CallRange& segment : segments) {
-    keep({done, segment.first});
+    keep({done, segment.first, {}});
     stored += again ? 0 : ranges.Entering(segment.first);
-    choice.bytes = std::max(choice.bytes, stored + ranges.Peak(segment));
-    stored += ranges.Leaving(segment);
-    seconds += ranges.Seconds(segment);
+    const Ranges::Again piece = ranges.ComputedAgain(
+        segment.first, segment.end, [&](int call) { return std::binary_search(segment.stored.begin(), segment.stored.end(), call); });
+    choice.bytes = std::max(choice.bytes, stored + piece.stored + piece.peak);
+    stored += ranges.Leaving(segment) + piece.stored;
+    seconds += piece.seconds;
     again = true;
     done = segment.end;
   }
-  keep({done, calls});
+  keep({done, calls, {}});
   if (costs.seconds > 0) choice.time_ratio = 1 + seconds / costs.seconds;
   choice.segments = std::move(segments);
   return choice;
 }
 
+namespace {
+
+// Outputs for which there is room, the most worth first.
+void StoreMore(const PassCosts& costs, int64_t limit, Choice& choice) {
+  const Ranges ranges(costs);
+  std::vector<std::pair<size_t, int>> further;  // segment, call
+  for (size_t i = 0; i < choice.segments.size(); ++i) {
+    const CallRange& segment = choice.segments[i];
+    for (int call = segment.first; call < segment.end; ++call) {
+      if (ranges.Storable(call, segment.end) == 0 || std::binary_search(segment.stored.begin(), segment.stored.end(), call)) continue;
+      further.emplace_back(i, call);
+    }
+  }
+  std::stable_sort(further.begin(), further.end(),
+                   [&](const auto& a, const auto& b) { return ranges.Worth(a.second) > ranges.Worth(b.second); });
+  int tried = 0;
+  for (const auto& [segment, call] : further) {
+    if (++tried > kMostTried) break;
+    std::vector<CallRange> with = choice.segments;
+    std::vector<int>& stored = with[segment].stored;
+    stored.insert(std::lower_bound(stored.begin(), stored.end(), call), call);
+    Choice more = CostOf(costs, std::move(with));
+    if (more.bytes <= limit) choice = std::move(more);
+  }
+}
+
+}  // namespace
+
 std::optional<Choice> ChooseSegments(const PassCosts& costs, int64_t limit_bytes) {
   if (limit_bytes <= 0) return std::nullopt;
   std::optional<std::vector<CallRange>> segments = Search(costs).Run(limit_bytes);
   if (!segments) return std::nullopt;
-  return CostOf(costs, *std::move(segments));
+  Choice choice = CostOf(costs, *std::move(segments));
+  StoreMore(costs, limit_bytes, choice);
+  return choice;
 }
 
 Choice FewestBytes(const PassCosts& costs) {

@@ -5,7 +5,9 @@
 //
 // Source of the problem: checkpointing of activations (Chen et al. 2016, arXiv:1604.06174). Solved here by dynamic programming over the
 // places where the graph may be cut: a state is (cut, bytes stored before it), its value the least extra time; every piece between two cuts
-// is either kept as it is, or stores only the values that leave it and is computed again in backward. No libtorch.
+// is either kept as it is, or stores only the values that leave it and is computed again in backward. In a piece that is computed again
+// the outputs of some calls are stored all the same, those that cost the most time for their bytes: from them on it goes with what is
+// cheap. No libtorch.
 
 #include <cstdint>
 #include <optional>
@@ -26,8 +28,8 @@ struct PassMarks {
 
 // A value between calls, and when it is alive.
 struct ValueLife {
-  int made_by = -1;   // call; -1: the input
-  int last_use = -1;  // call
+  int made_by = -1;                   // call; -1: the input
+  int first_use = -1, last_use = -1;  // calls
 };
 
 struct PassCosts {
@@ -35,6 +37,7 @@ struct PassCosts {
     int64_t kept = 0;    // asked for in its forward, and held until backward
     int64_t beside = 0;  // the most that its forward or its backward takes beside what it and the calls before it keep
     double seconds = 0;
+    bool takes_output = false;  // need not be computed again where its output is stored, or not used again
   };
   struct Value {
     ValueLife life;
@@ -47,12 +50,14 @@ struct PassCosts {
   double seconds = 0;         // of forward and backward
 };
 
-// `trace` is of a pass without segments, of one micro-batch; `may_cut` has one entry a call.
-PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut);
+// `trace` is of a pass without segments, of one micro-batch; `may_cut` and `takes_output` have one entry a call.
+PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut,
+                  const std::vector<bool>& takes_output);
 
-// Calls [first, end), in order and disjoint; the last call is in none.
+// Calls [first, end), in order and disjoint; the last call is in none. `stored`: those whose outputs are stored.
 struct CallRange {
   int first = 0, end = 0;
+  std::vector<int> stored;
 };
 struct Choice {
   std::vector<CallRange> segments;

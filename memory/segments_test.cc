@@ -18,20 +18,21 @@ PassCosts RandomCosts(std::mt19937_64& random, int calls) {
     call.kept = static_cast<int64_t>(random() % 20) * kMiB;
     call.beside = static_cast<int64_t>(random() % 10) * kMiB;
     call.seconds = static_cast<double>(1 + random() % 9);
+    call.takes_output = i < calls && random() % 3 == 0;
     costs.seconds += 3 * call.seconds;
   }
-  costs.values.push_back({{-1, 0}, 0, false});
+  costs.values.push_back({{-1, 0, 0}, 0, false});
   for (int i = 0; i < calls; ++i) {
     const int last = random() % 4 == 0 ? std::min(calls, i + 1 + static_cast<int>(random() % 5)) : i + 1;
     const bool kept = random() % 2 == 0 && costs.calls[static_cast<size_t>(i)].kept > 0;
     costs.values.push_back(
-        {{i, last}, kept ? costs.calls[static_cast<size_t>(i)].kept : static_cast<int64_t>(1 + random() % 8) * kMiB, kept});
+        {{i, i + 1, last}, kept ? costs.calls[static_cast<size_t>(i)].kept : static_cast<int64_t>(1 + random() % 8) * kMiB, kept});
     costs.may_cut.push_back(random() % 6 != 0);
   }
   return costs;
 }
 
-// Every set of segments there is.
+// Every set of segments there is, with every set of stored outputs.
 void ForEachChoice(const PassCosts& costs, int from, std::vector<CallRange>& so_far, const std::function<void()>& visit) {
   visit();
   const int calls = static_cast<int>(costs.calls.size()) - 1;
@@ -40,16 +41,25 @@ void ForEachChoice(const PassCosts& costs, int from, std::vector<CallRange>& so_
     if (!may_cut(first)) continue;
     for (int end = first + 1; end < calls; ++end) {
       if (!may_cut(end)) continue;
-      so_far.push_back({first, end});
-      ForEachChoice(costs, end, so_far, visit);
-      so_far.pop_back();
+      std::vector<int> storable;
+      for (int call = first; call + 1 < end; ++call) {
+        if (costs.calls[static_cast<size_t>(call)].takes_output) storable.push_back(call);
+      }
+      for (unsigned subset = 0; subset < 1U << storable.size(); ++subset) {
+        CallRange& segment = so_far.emplace_back(CallRange{first, end, {}});
+        for (size_t i = 0; i < storable.size(); ++i) {
+          if ((subset >> i & 1) != 0) segment.stored.push_back(storable[i]);
+        }
+        ForEachChoice(costs, end, so_far, visit);
+        so_far.pop_back();
+      }
     }
   }
 }
 
 TEST(Segments, AreWithinTheLimitAndTheLeastThatIs) {
   std::mt19937_64 random(7);
-  int found = 0, none = 0;
+  int found = 0, none = 0, stored = 0;
   for (int round = 0; round < 60; ++round) {
     const PassCosts costs = RandomCosts(random, 7);
     const int64_t plain = CostOf(costs, {}).bytes;
@@ -78,6 +88,7 @@ TEST(Segments, AreWithinTheLimitAndTheLeastThatIs) {
         continue;
       }
       ++found;
+      for (const CallRange& range : choice->segments) stored += static_cast<int>(range.stored.size());
       EXPECT_LE(choice->bytes, limit) << "round " << round << ", " << percent << " %";
       ASSERT_GE(best, 0);
       EXPECT_GE(choice->time_ratio, best - 1e-9);
@@ -86,6 +97,7 @@ TEST(Segments, AreWithinTheLimitAndTheLeastThatIs) {
   }
   EXPECT_GT(found, 100);
   EXPECT_GT(none, 20);
+  EXPECT_GT(stored, 20);
 }
 
 TEST(Segments, AreCutOnlyWhereThatIsAllowedAndEndBeforeTheLastCall) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <vector>
 
 namespace lockstep {
@@ -28,6 +29,9 @@ struct ForwardContext {
   int64_t first_sample = 0;
   // The calls are computed a second time, in backward (TrainingPass).
   bool again = false;
+  // By call: what it makes, filled in when it is computed first, and taken in place of computing it again. The shape of it is enough where
+  // nothing that is computed again uses it. Null: none.
+  std::map<int, at::Tensor>* outputs = nullptr;
   // Called at entry (null) and exit (what it made) of every call of a layer, with its index into CallGraph::calls; a layer that is fused
   // into another is inside that one's. For accounting memory and time by layer.
   std::function<void(const ForwardContext& context, int call, const at::Tensor* output)> observer;

@@ -56,6 +56,7 @@ struct Frame {
   bool trainable = true;               // the layer and every model around it
   bool is_output = false;              // what the call returns is the model's output
   const Follower* follower = nullptr;  // computes on what this layer makes, in the same pass (Layer::FuseFollower)
+  const at::Tensor& output;            // what the call makes, where that is known (Layer::takes_output); else undefined
   ForwardContext& context;
 
   const at::Tensor& variable(int i) const { return variables[i]; }
@@ -83,6 +84,8 @@ class Layer {
   // Takes the layer that follows, and nothing else uses this layer's output, into its own pass: from then on calls have it as their
   // Frame::follower. False: it cannot.
   virtual bool FuseFollower(const Layer& /*next*/) const { return false; }
+  // Whether Forward needs no more than the shape of its output, where the frame has it, to be ready for backward.
+  virtual bool takes_output() const { return false; }
   // Whether ForwardNormalised works.
   virtual bool takes_normalised() const { return false; }
   // What Forward makes of clamp(batch_norm(x)), which is never stored. REQUIRES: takes_normalised().

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -34,11 +36,20 @@ bool CallGraph::MayCut(int call) const {
   return true;
 }
 
+bool CallGraph::MayStore(const Segment& part, int call) const {
+  if (call < part.first || call >= part.end || !calls[static_cast<size_t>(call)].takes_output) return false;
+  return values[static_cast<size_t>(calls[static_cast<size_t>(call)].output)].first_use < part.end;
+}
+
 bool CallGraph::MayRecompute(absl::Span<const Segment> segments) const {
   int done = 0;
   for (const Segment& segment : segments) {
     if (segment.first < done || segment.end <= segment.first || segment.end >= static_cast<int>(calls.size())) return false;
     if (!MayCut(segment.first) || !MayCut(segment.end)) return false;
+    if (!std::is_sorted(segment.stored.begin(), segment.stored.end(), std::less_equal<>())) return false;
+    for (const int call : segment.stored) {
+      if (!MayStore(segment, call)) return false;
+    }
     done = segment.end;
   }
   return true;
@@ -108,13 +119,20 @@ void Model::Program::DescribeCalls() {
   for (const GraphCall& call : graph.calls) {
     const int index = static_cast<int>(call_graph.calls.size());
     CallGraph::Call& out = call_graph.calls.emplace_back(CallGraph::Call{call.name, call.inputs, call.output, {}});
+    out.takes_output = call.follower < 0 && graph.layers[static_cast<size_t>(call.layer)].layer->takes_output();
     for (const int layer : {call.layer, call.follower}) {
       if (layer >= 0 && !graph.layers[static_cast<size_t>(layer)].variables.empty()) out.layers.push_back(layer);
     }
     call_graph.values[static_cast<size_t>(call.output)].made_by = index;
-    for (const int input : call.inputs) call_graph.values[static_cast<size_t>(input)].last_use = index;
+    for (const int input : call.inputs) {
+      CallGraph::Value& value = call_graph.values[static_cast<size_t>(input)];
+      if (value.first_use < 0) value.first_use = index;
+      value.last_use = index;
+    }
   }
-  call_graph.values[static_cast<size_t>(graph.output)].last_use = static_cast<int>(graph.calls.size());
+  CallGraph::Value& output = call_graph.values[static_cast<size_t>(graph.output)];
+  output.last_use = static_cast<int>(graph.calls.size());
+  if (output.first_use < 0) output.first_use = output.last_use;
 }
 
 absl::Status Model::Program::CheckArchive(const KerasArchive& archive) const {
@@ -202,6 +220,16 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
   return std::move(values[static_cast<size_t>(graph.output)]);
 }
 
+namespace {
+
+at::Tensor* FindOutput(const ForwardContext& context, int call) {
+  if (context.outputs == nullptr) return nullptr;
+  const auto found = context.outputs->find(call);
+  return found == context.outputs->end() ? nullptr : &found->second;
+}
+
+}  // namespace
+
 void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables, ForwardContext& context) const {
   const Graph& graph = program_->graph;
   std::vector<at::Tensor> inputs;
@@ -213,9 +241,12 @@ void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<c
       at::Tensor& value = values[static_cast<size_t>(call.inputs[i])];
       inputs.push_back(call.last_use[i] ? std::move(value) : value);
     }
+    at::Tensor* const stored = FindOutput(context, static_cast<int>(site));
+    at::Tensor known;
+    if (stored != nullptr && context.again) known = std::move(*stored);
     const auto frame_of = [&](const GraphLayer& of, const Follower* follower) {
       const auto own = variables.subspan(static_cast<size_t>(of.first_variable), of.variables.size());
-      return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, context};
+      return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, known, context};
     };
     memory::SetLayer(call.name);
     if (context.observer) context.observer(context, static_cast<int>(site), nullptr);
@@ -228,6 +259,7 @@ void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<c
     } else {
       output = layer.layer->Forward(absl::MakeSpan(inputs), frame_of(layer, nullptr));
     }
+    if (stored != nullptr && !context.again) *stored = output.detach();
     if (context.observer) context.observer(context, static_cast<int>(site), &output);
   }
   memory::SetLayer({});

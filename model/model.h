@@ -47,11 +47,12 @@ struct CallGraph {
     std::string name;
     std::vector<int> inputs;  // values
     int output = 0;
-    std::vector<int> layers;  // whose variables it uses
+    std::vector<int> layers;    // whose variables it uses
+    bool takes_output = false;  // need not be computed again where its output is stored (Segment::stored), or not used again
   };
   struct Value {
-    int made_by = -1;   // the call; -1: the input
-    int last_use = -1;  // the last call that uses it; of the output one beyond the last call
+    int made_by = -1;                   // the call; -1: the input
+    int first_use = -1, last_use = -1;  // the calls that use it; of the output one beyond the last call
   };
   std::vector<Call> calls;  // in the order of execution
   std::vector<Value> values;
@@ -60,7 +61,9 @@ struct CallGraph {
   bool Uses(Segment part, int value) const;
   // Whether calls before `call` and from it on may be in different pieces of a training pass: they share no variable.
   bool MayCut(int call) const;
-  // Whether they are in order, disjoint, cut where that is allowed, and end before the last call.
+  // Whether a call is one of a segment, takes its output, and others of the segment use that: else there is nothing to store.
+  bool MayStore(const Segment& part, int call) const;
+  // Whether they are in order, disjoint, cut where that is allowed, store what they may, and end before the last call.
   bool MayRecompute(absl::Span<const Segment> segments) const;
 };
 

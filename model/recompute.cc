@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -56,12 +57,18 @@ struct TrainingPass::Piece {
   std::vector<int> uses;     // values that enter it and that it uses
   std::vector<bool> passes;  // by use: others use it afterwards
   std::vector<int> makes;    // values made by it that are used afterwards
+  // Calls that take their output when they come again; `shaped` of them only its shape, because nothing in the piece uses it.
+  std::vector<int> stored, shaped;
   // Of the pass at hand. Edges without a function: no gradient.
-  std::vector<at::Tensor> inputs;  // by use, if it is computed again
+  std::vector<at::Tensor> inputs;     // by use, if it is computed again
+  std::map<int, at::Tensor> outputs;  // by call that takes it
   std::shared_ptr<Catch> caught;
   std::vector<Edge> entries, exits;  // by use, by make
 
-  Piece(const CallGraph& graph, Segment part, bool twice) : calls(part), again(twice) {
+  Piece(const CallGraph& graph, const Segment& part, bool twice) : calls(part), again(twice), stored(part.stored) {
+    for (int call = part.first; twice && call < part.end; ++call) {
+      if (graph.calls[static_cast<size_t>(call)].takes_output && !graph.MayStore(part, call)) shaped.push_back(call);
+    }
     for (int value = 0; value < static_cast<int>(graph.values.size()); ++value) {
       const CallGraph::Value& life = graph.values[static_cast<size_t>(value)];
       const bool after = life.last_use >= part.end;
@@ -76,6 +83,7 @@ struct TrainingPass::Piece {
 
   void Clear() {
     inputs.clear();
+    outputs.clear();
     caught.reset();
     entries.clear();
     exits.clear();
@@ -93,7 +101,19 @@ struct TrainingPass::Piece {
       entering[i].reset();
       values[static_cast<size_t>(uses[i])] = std::move(value);
     }
+    if (again && !context.again) {
+      for (const int call : stored) outputs[call];
+      for (const int call : shaped) outputs[call];
+    }
+    context.outputs = outputs.empty() ? nullptr : &outputs;
     model.RunCalls(calls, values, variables, context);
+    context.outputs = nullptr;
+    if (context.again) outputs.clear();
+    for (const int call : shaped) {
+      if (context.again) break;
+      at::Tensor& output = outputs[call];
+      output = at::empty({1}, output.options()).expand(output.sizes());
+    }
     exits.clear();
     for (const int made : makes) {
       const at::Tensor& value = values[static_cast<size_t>(made)];

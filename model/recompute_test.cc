@@ -137,7 +137,12 @@ std::vector<Segment> RandomSegments(const CallGraph& graph, std::mt19937_64& ran
   std::vector<Segment> segments;
   for (size_t i = 0; i + 1 < cuts.size();) {
     const size_t end = std::min(i + 1 + random() % 5, cuts.size() - 1);
-    if (random() % 4 != 0) segments.push_back({cuts[i], cuts[end]});
+    if (random() % 4 != 0) {
+      Segment& segment = segments.emplace_back(Segment{cuts[i], cuts[end], {}});
+      for (int call = segment.first; call < segment.end; ++call) {
+        if (graph.MayStore(segment, call) && random() % 2 == 0) segment.stored.push_back(call);
+      }
+    }
     i = end;
   }
   return segments;
@@ -147,7 +152,7 @@ TEST(TrainingPass, AnySegmentsOfAnyGraphLeaveTheBitsAsTheyAre) {
   at::set_num_threads(1);
   at::manual_seed(1);
   const at::Tensor images = at::rand({6, 6, 6, 3});
-  int segments_in_all = 0;
+  int segments_in_all = 0, stored_in_all = 0;
   for (uint64_t seed = 0; seed < 40; ++seed) {
     const RandomGraph graph(seed);
     const auto archive = KerasArchive::FromBytes(graph.archive().Bytes(), "net.keras");
@@ -160,6 +165,7 @@ TEST(TrainingPass, AnySegmentsOfAnyGraphLeaveTheBitsAsTheyAre) {
     for (int round = 0; round < 5; ++round) {
       const std::vector<Segment> segments = RandomSegments((*model)->call_graph(), random);
       segments_in_all += static_cast<int>(segments.size());
+      for (const Segment& segment : segments) stored_in_all += static_cast<int>(segment.stored.size());
       const Outcome again = Step(**model, **archive, segments, images, frozen);
       const std::string where = absl::StrCat("seed ", seed, ", round ", round);
       ExpectSame({plain.output}, {again.output}, where);
@@ -168,6 +174,7 @@ TEST(TrainingPass, AnySegmentsOfAnyGraphLeaveTheBitsAsTheyAre) {
     }
   }
   EXPECT_GT(segments_in_all, 200);
+  EXPECT_GT(stored_in_all, 100);
 }
 
 TEST(CallGraph, CallsThatShareAVariableStayInOnePiece) {
@@ -186,8 +193,15 @@ TEST(CallGraph, CallsThatShareAVariableStayInOnePiece) {
   ASSERT_GE(first, 0);
   for (int cut = first + 1; cut <= last; ++cut) EXPECT_FALSE(calls.MayCut(cut)) << cut;
   EXPECT_TRUE(calls.MayCut(first));
-  EXPECT_FALSE(calls.MayRecompute({{first, first + 1}}));
-  EXPECT_FALSE(calls.MayRecompute({{first, static_cast<int>(calls.calls.size())}})) << "the last call is in no segment";
+  EXPECT_FALSE(calls.MayRecompute({{first, first + 1, {}}}));
+  const int all = static_cast<int>(calls.calls.size());
+  EXPECT_FALSE(calls.MayRecompute({{first, all, {}}})) << "the last call is in no segment";
+  EXPECT_TRUE(calls.MayRecompute({{0, all - 1, {}}}));
+  for (int call = 0; call < all; ++call) {
+    const bool may = calls.MayStore({0, all - 1, {}}, call);
+    EXPECT_EQ(calls.MayRecompute({{0, all - 1, {call}}}), may) << call;
+    EXPECT_LE(may, calls.calls[static_cast<size_t>(call)].takes_output) << call;
+  }
 }
 
 }  // namespace

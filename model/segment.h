@@ -11,6 +11,8 @@ namespace lockstep {
 struct Segment {
   int first = 0;
   int end = 0;
+  // Those of its calls whose outputs are stored from forward until backward, in order: they are not computed again.
+  std::vector<int> stored;
   friend bool operator==(const Segment&, const Segment&) = default;
 };
 

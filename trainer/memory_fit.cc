@@ -26,7 +26,7 @@ constexpr size_t kTimelinePoints = 1000;
 
 Recomputation ToRecomputation(const memory::Choice& choice) {
   Recomputation recomputation;
-  for (const memory::CallRange& range : choice.segments) recomputation.segments.push_back({range.first, range.end});
+  for (const memory::CallRange& range : choice.segments) recomputation.segments.push_back({range.first, range.end, range.stored});
   recomputation.bytes_per_thread = choice.bytes;
   recomputation.time_ratio = choice.time_ratio;
   return recomputation;
@@ -34,7 +34,7 @@ Recomputation ToRecomputation(const memory::Choice& choice) {
 
 int CallsIn(const Recomputation& recompute) {
   int calls = 0;
-  for (const Segment& segment : recompute.segments) calls += segment.end - segment.first;
+  for (const Segment& segment : recompute.segments) calls += segment.end - segment.first - static_cast<int>(segment.stored.size());
   return calls;
 }
 

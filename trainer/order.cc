@@ -96,7 +96,8 @@ void ReadData(const v1::Data& data, RunSpec& spec) {
 Recomputation ToRecomputation(const v1::Recomputation& proto) {
   Recomputation result;
   for (const auto& segment : proto.segments()) {
-    result.segments.push_back({static_cast<int>(segment.first_call()), static_cast<int>(segment.first_call() + segment.calls())});
+    result.segments.push_back({static_cast<int>(segment.first_call()), static_cast<int>(segment.first_call() + segment.calls()),
+                               std::vector<int>(segment.stored_calls().begin(), segment.stored_calls().end())});
   }
   result.bytes_per_thread = static_cast<int64_t>(proto.bytes_per_thread());
   result.time_ratio = proto.time_ratio();
@@ -118,6 +119,7 @@ v1::Recomputation ToProto(const Recomputation& recomputation) {
     auto* out = proto.add_segments();
     out->set_first_call(static_cast<uint32_t>(segment.first));
     out->set_calls(static_cast<uint32_t>(segment.end - segment.first));
+    for (const int call : segment.stored) out->add_stored_calls(static_cast<uint32_t>(call));
   }
   proto.set_bytes_per_thread(static_cast<uint64_t>(recomputation.bytes_per_thread));
   proto.set_time_ratio(recomputation.time_ratio);

@@ -229,10 +229,11 @@ class TrialOf final : public Trial {
 
 memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& graph) const {
   std::vector<memory::ValueLife> lives;
-  for (const CallGraph::Value& value : graph.values) lives.push_back({value.made_by, value.last_use});
-  std::vector<bool> may_cut;
+  for (const CallGraph::Value& value : graph.values) lives.push_back({value.made_by, value.first_use, value.last_use});
+  std::vector<bool> may_cut, takes_output;
+  for (const CallGraph::Call& call : graph.calls) takes_output.push_back(call.takes_output);
   for (int call = 0; call < static_cast<int>(graph.calls.size()); ++call) may_cut.push_back(graph.MayCut(call));
-  return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut));
+  return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut), takes_output);
 }
 
 int64_t RecordedPass::LastOfRegime(int64_t planned) { return planned < kOtherRegime ? kOtherRegime - 1 : 0; }

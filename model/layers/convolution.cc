@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "model/activation.h"
 #include "model/depthwise.h"
+#include "model/layers/convolution_made.h"
 #include "model/layers/registry.h"
 
 namespace lockstep {
@@ -90,7 +91,7 @@ class ConvolutionLayer : public Layer {
  public:
   at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame& frame) const override {
     const at::Tensor bias = use_bias_ ? frame.variable(1) : at::Tensor();
-    return Activate(activation_, Convolve(inputs[0], frame.variable(0), bias, plan_), frame);
+    return Activate(activation_, Convolve(inputs[0], frame.variable(0), bias, plan_, frame.output), frame);
   }
 
   const Activation* activation() const override { return &activation_; }
@@ -142,6 +143,9 @@ class Conv2D final : public ConvolutionLayer {
     RETURN_IF_ERROR(ExpectInputs(inputs, 1, 4));
     return ImageShape(inputs, plan_.OutputSize(inputs[0][1], inputs[0][2]), filters_);
   }
+
+  // An activation needs the values; a grouped convolution may be another kernel's.
+  bool takes_output() const override { return activation_.kind == Activation::Kind::kLinear && plan_.groups == 1; }
 
  private:
   const int64_t filters_;
@@ -295,7 +299,8 @@ std::pair<int64_t, int64_t> ConvolutionPlan::OutputSize(int64_t height, int64_t 
           OutputExtent(width, kernel.second, strides.second, dilation.second, same)};
 }
 
-at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan) {
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan,
+                    const at::Tensor& output) {
   if (plan.groups == x.size(3) && kernel.size(0) == x.size(3)) {
     const at::Tensor y = DepthwiseConvolution(x.contiguous(), kernel, Depthwise(x, plan));
     return bias.defined() ? y + bias : y;
@@ -306,10 +311,12 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Ten
     input = at::constant_pad_nd(x, {0, 0, columns.before, columns.after, rows.before, rows.after});
     rows = columns = {};
   }
+  const ConvolutionShape shape{
+      {plan.strides.first, plan.strides.second}, {rows.before, columns.before}, {plan.dilation.first, plan.dilation.second}, plan.groups};
+  if (output.defined()) return ConvolutionMade(ChannelsFirst(input), ChannelsFirst(kernel), bias, shape, output);
   const std::optional<at::Tensor> optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
-  return ChannelsLast(at::convolution(ChannelsFirst(input), ChannelsFirst(kernel), optional_bias, {plan.strides.first, plan.strides.second},
-                                      {rows.before, columns.before}, {plan.dilation.first, plan.dilation.second}, /*transposed=*/false,
-                                      {0, 0}, plan.groups));
+  return ChannelsLast(at::convolution(ChannelsFirst(input), ChannelsFirst(kernel), optional_bias, shape.strides, shape.padding,
+                                      shape.dilation, /*transposed=*/false, {0, 0}, shape.groups));
 }
 
 void AddConvolutionLayers(LayerTable& table) {

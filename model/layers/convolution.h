@@ -29,7 +29,9 @@ struct ConvolutionPlan {
   std::pair<int64_t, int64_t> OutputSize(int64_t height, int64_t width) const;
 };
 
-// `kernel` in run layout (out, h, w, in / groups); `bias` may be undefined. The result is contiguous.
-at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan);
+// `kernel` in run layout (out, h, w, in / groups); `bias` may be undefined. The result is contiguous. Where `output` is defined it is the
+// result, computed before: only what backward needs is made ready. Its shape is enough, if nobody reads the result.
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionPlan& plan,
+                    const at::Tensor& output = {});
 
 }  // namespace lockstep
