@@ -1,6 +1,6 @@
 # The verbs that every folder's CMakeLists.txt is written in.
 #
-#   lockstep_library(NAME SOURCES a.cc … [TORCH] [DEPS target …])     a static library lockstep_NAME, alias lockstep::NAME
+#   lockstep_library(NAME SOURCES a.cc … [SHARED] [TORCH] [DEPS target …])   a static library lockstep_NAME, alias lockstep::NAME
 #   lockstep_program(NAME SOURCES main.cc … [TORCH] [DEPS target …])  a program in build/…/bin
 #   lockstep_test(NAME SOURCES a_test.cc … [TORCH] [DEPS target …] [LABELS …] [TIMEOUT s])
 #   lockstep_python_test(NAME SCRIPT a_test.py [ARGS …] [LABELS …] [TIMEOUT s])  run with LOCKSTEP_PYTHON; in its environment
@@ -19,7 +19,7 @@ if(LOCKSTEP_TORCH)
 endif()
 
 function(_lockstep_target name kind)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "TORCH" "TIMEOUT" "SOURCES;DEPS;LABELS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "SHARED;TORCH" "TIMEOUT" "SOURCES;DEPS;LABELS")
   target_sources(${name} PRIVATE ${arg_SOURCES})
   target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR})
   if(LOCKSTEP_SANITIZE MATCHES thread AND NOT kind STREQUAL library)
@@ -37,7 +37,11 @@ function(lockstep_library name)
   if("TORCH" IN_LIST ARGN AND NOT LOCKSTEP_TORCH)
     return()
   endif()
-  add_library(lockstep_${name} STATIC)
+  set(kind STATIC)
+  if("SHARED" IN_LIST ARGN)
+    set(kind SHARED)
+  endif()
+  add_library(lockstep_${name} ${kind})
   add_library(lockstep::${name} ALIAS lockstep_${name})
   _lockstep_target(lockstep_${name} library ${ARGN})
 endfunction()

@@ -8,17 +8,15 @@
 
 namespace {
 
-// Nothing is mapped there; addresses are only told apart.
-constexpr uintptr_t kFirst = uintptr_t{1} << 44;
+// Of addresses: wide enough for what is held to lie in pieces.
 constexpr size_t kSpan = size_t{1} << 44;
-constexpr size_t kTotal = FAKE_CUDART_MOST;
-constexpr size_t kDriverUnit = 2 << 20;
+constexpr size_t kUnit = 2 << 20;  // of a driver's pages
 
 class Device {
  public:
   cudaError_t Give(void** address, size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const size_t size = (bytes + kDriverUnit - 1) / kDriverUnit * kDriverUnit;
+    const size_t size = (bytes + kUnit - 1) / kUnit * kUnit;
     if (held_ + size > total_) return cudaErrorMemoryAllocation;
     const uintptr_t begin = highest_ ? HighestGap(size) : LowestGap(size);
     ranges_[begin] = size;
@@ -55,7 +53,7 @@ class Device {
 
  private:
   uintptr_t LowestGap(size_t size) const {
-    uintptr_t begin = kFirst;
+    uintptr_t begin = kFakeCudartFirst;
     for (const auto& [address, taken] : ranges_) {
       if (address - begin >= size) break;
       begin = address + taken;
@@ -63,7 +61,7 @@ class Device {
     return begin;
   }
   uintptr_t HighestGap(size_t size) const {
-    uintptr_t end = kFirst + kSpan;
+    uintptr_t end = kFakeCudartFirst + kSpan;
     for (auto range = ranges_.rbegin(); range != ranges_.rend(); ++range) {
       if (end - (range->first + range->second) >= size) break;
       end = range->first;
@@ -74,7 +72,7 @@ class Device {
   mutable std::mutex mutex_;
   std::map<uintptr_t, size_t> ranges_;
   size_t held_ = 0;
-  size_t total_ = kTotal;
+  size_t total_ = kFakeCudartMost;
   bool highest_ = false;
 };
 
@@ -110,7 +108,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
-  properties->totalGlobalMem = kTotal;
+  properties->totalGlobalMem = kFakeCudartMost;
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
