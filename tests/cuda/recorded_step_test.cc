@@ -36,13 +36,12 @@ class RecordedStep : public testing::TestWithParam<int> {
     const auto pass = (*trial)->Record({});
     ASSERT_TRUE(pass.ok()) << pass.status();
     step_ = pass->At(GetParam());
-    // A block for each variable, as far as its size goes; one for all of the gradients.
-    for (const int64_t bytes : {int64_t{3456}, int64_t{128}, int64_t{36864}}) {
-      state_.push_back({memory::Category::kParameters, bytes});
-      state_.push_back({memory::Category::kOptimizer, bytes});
-      state_.push_back({memory::Category::kOptimizer, bytes});
+    // The parameters, then two slots for each.
+    for (const auto category : {memory::Category::kParameters, memory::Category::kOptimizer, memory::Category::kOptimizer}) {
+      for (const allreduce::Segment& variable : (*trial)->gradients().segments) {
+        state_.push_back({category, static_cast<int64_t>(variable.count * sizeof(float))});
+      }
     }
-    state_.push_back({memory::Category::kGradients, (*trial)->state()[memory::Category::kParameters]});
     for (const auto& [category, bytes] : state_) state_bytes_.push_back(bytes);
   }
 
