@@ -32,7 +32,8 @@ RealAllocator::~RealAllocator() { cuda::emptyCache(); }
 std::optional<int64_t> RealAllocator::Allocate(int64_t bytes) {
   try {
     return static_cast<int64_t>(reinterpret_cast<uintptr_t>(cuda::raw_alloc(static_cast<size_t>(bytes))) - kFakeCudartFirst);
-  } catch (const c10::OutOfMemoryError&) {
+  } catch (const c10::Error&) {
+    // Not always its OutOfMemoryError: where there is a driver, asking that for the message's figures fails first.
     return std::nullopt;
   }
 }
