@@ -13,46 +13,9 @@
 #include <optional>
 #include <vector>
 
-#include "memory/trace.h"
+#include "memory/pass_costs.h"
 
 namespace lockstep::memory {
-
-// Of a recorded pass: where its calls begin and what they made, by index of the trace's events and blocks.
-struct PassMarks {
-  std::vector<size_t> calls;      // by call: the first event of its forward
-  std::vector<int32_t> outputs;   // by call: the block that holds what it made; -1: memory that the pass did not ask for
-  std::vector<double> seconds;    // by call: of its forward
-  size_t loss = 0, backward = 0;  // the first event of each
-  double backward_seconds = 0;
-};
-
-// A value between calls, and when it is alive.
-struct ValueLife {
-  int made_by = -1;                   // call; -1: the input
-  int first_use = -1, last_use = -1;  // calls
-};
-
-struct PassCosts {
-  struct Call {
-    int64_t kept = 0;    // asked for in its forward, and held until backward
-    int64_t beside = 0;  // the most that its forward or its backward takes beside what it and the calls before it keep
-    double seconds = 0;
-    bool takes_output = false;  // need not be computed again where its output is stored, or not used again
-  };
-  struct Value {
-    ValueLife life;
-    int64_t bytes = 0;  // 0: no memory of the pass
-    bool kept = false;  // also without segments
-  };
-  std::vector<Call> calls;  // one more than the graph has: the loss
-  std::vector<Value> values;
-  std::vector<bool> may_cut;  // before each call
-  double seconds = 0;         // of forward and backward
-};
-
-// `trace` is of a pass without segments, of one micro-batch; `may_cut` and `takes_output` have one entry a call.
-PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut,
-                  const std::vector<bool>& takes_output);
 
 // Calls [first, end), in order and disjoint; the last call is in none. `stored`: those whose outputs are stored.
 struct CallRange {

@@ -1,0 +1,81 @@
+#include "memory/pass_costs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "memory/block_pool.h"
+
+namespace lockstep::memory {
+namespace {
+
+int64_t SizeOf(const Trace::Event& event) { return BlockPool::BlockSize(static_cast<size_t>(event.bytes)); }
+
+}  // namespace
+
+PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut,
+                  const std::vector<bool>& takes_output) {
+  const size_t calls = marks.calls.size();
+  PassCosts costs;
+  costs.calls.resize(calls + 1);
+  costs.may_cut = std::move(may_cut);
+  std::vector<int64_t> sizes;
+  std::vector<size_t> owners;  // by block: the call; beyond all: backward's
+  const auto call_at = [&](size_t event) {
+    if (event >= marks.backward) return calls + 1;
+    if (event >= marks.loss) return calls;
+    const auto next = std::upper_bound(marks.calls.begin(), marks.calls.end(), event);
+    return next == marks.calls.begin() ? size_t{0} : static_cast<size_t>(next - marks.calls.begin()) - 1;
+  };
+  std::vector<bool> live;
+  for (size_t i = 0; i < trace.events.size() && i < marks.backward; ++i) {
+    const Trace::Event& event = trace.events[i];
+    if (event.release) {
+      live[static_cast<size_t>(event.block)] = false;
+    } else {
+      sizes.push_back(SizeOf(event));
+      owners.push_back(call_at(i));
+      live.push_back(true);
+    }
+  }
+  const std::vector<bool> kept = live;
+  for (size_t block = 0; block < kept.size(); ++block) {
+    if (kept[block]) costs.calls[owners[block]].kept += sizes[block];
+  }
+  std::vector<int64_t> kept_through(calls + 1);
+  for (size_t call = 0; call <= calls; ++call) kept_through[call] = (call == 0 ? 0 : kept_through[call - 1]) + costs.calls[call].kept;
+  const std::vector<int64_t> live_bytes = LiveBytes(trace);
+  const auto add = [&](size_t call, size_t event) {
+    costs.calls[call].beside = std::max(costs.calls[call].beside, live_bytes[event] - kept_through[call]);
+  };
+  int64_t left = kept_through[calls];  // of what is kept
+  for (size_t i = 0; i < trace.events.size(); ++i) {
+    const Trace::Event& event = trace.events[i];
+    if (i < marks.backward) {
+      add(call_at(i), i);
+      continue;
+    }
+    // Backward is about where what is left is kept by the calls up to there; here and there a small block is let go of late.
+    const int64_t about = left - kept_through[calls] / 1000;
+    const auto at = static_cast<size_t>(std::lower_bound(kept_through.begin(), kept_through.end(), about) - kept_through.begin());
+    add(at, i);
+    if (at < calls) add(at + 1, i);
+    const auto block = static_cast<size_t>(event.block);
+    if (event.release && block < kept.size() && kept[block]) left -= sizes[block];
+  }
+  for (size_t call = 0; call < calls; ++call) {
+    costs.calls[call].takes_output = takes_output[call];
+    costs.seconds += costs.calls[call].seconds = marks.seconds[call];
+  }
+  costs.seconds += marks.backward_seconds;
+  for (const ValueLife& life : values) {
+    PassCosts::Value& value = costs.values.emplace_back();
+    value.life = life;
+    const int32_t block = life.made_by < 0 ? -1 : marks.outputs[static_cast<size_t>(life.made_by)];
+    if (block < 0) continue;
+    value.bytes = sizes[static_cast<size_t>(block)];
+    value.kept = kept[static_cast<size_t>(block)];
+  }
+  return costs;
+}
+
+}  // namespace lockstep::memory
