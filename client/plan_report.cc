@@ -48,6 +48,7 @@ std::string CategoryTable(const v1::JobStatus& status) {
   const uint64_t limit = profile.limit_bytes();
   const uint32_t trainers = MostTrainers(status);
   rows.push_back({"  in all", FormatSize(profile.resident_bytes()), ""});
+  if (profile.expected_resident_bytes() > 0) rows.push_back({"  expected", FormatSize(profile.expected_resident_bytes()), ""});
   rows.push_back({status.job().memory().limit_bytes() == 0 && limit > 0 ? "  limit of the worker" : "  limit",
                   limit == 0 ? "none" : FormatSize(limit), ""});
   if (trainers > 1) {
@@ -124,6 +125,7 @@ Json PlanToJson(const v1::JobStatus& status) {
   json["trainers"] = MostTrainers(status);
   json["threads"] = profile.threads();
   json["trainer_bytes"] = profile.resident_bytes();
+  json["expected_trainer_bytes"] = known(profile.expected_resident_bytes());
   json["host_bytes"] = MostTrainers(status) * profile.resident_bytes();
   json["tensor_bytes"] = TensorBytes(profile);
   json["limit_bytes"] = known(profile.limit_bytes());

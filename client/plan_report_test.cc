@@ -33,6 +33,7 @@ v1::JobStatus Planned() {
   profile.set_peak_bytes(200 * kMiB);
   profile.set_bytes_per_further_thread(100 * kMiB);
   profile.set_resident_bytes(400 * kMiB);
+  profile.set_expected_resident_bytes(330 * kMiB);
   profile.set_threads(2);
   profile.set_at_peak("backward conv1");
   return status;
@@ -55,6 +56,7 @@ TEST(RenderPlan, WithoutALimitOrRemedies) {
             "  parameters              300 MiB  75.0 %\n"
             "  runtime                 100 MiB  25.0 %\n"
             "  in all                  400 MiB\n"
+            "  expected                330 MiB\n"
             "  limit                      none\n"
             "  2 trainers on one host  800 MiB\n"
             "At the peak: backward conv1\n"
@@ -122,6 +124,7 @@ TEST(PlanToJson, HasEveryKeyThatIsPromisedWithItsUnit) {
   EXPECT_EQ(json["at_peak"], "backward conv1");
   EXPECT_EQ(json["notes"][0], "scale 1/255");
   EXPECT_EQ(json["profile"]["bytes_by_category"]["parameters"], 300 * kMiB);
+  EXPECT_EQ(json["expected_trainer_bytes"], 330 * kMiB);
   EXPECT_EQ(json["profile"]["remedies"][0]["resident_bytes"], 350 * kMiB);
   EXPECT_EQ(json["profile"]["remedies"][0]["time_ratio"], 1.5);
   EXPECT_EQ(json["profile"]["timeline_bytes"][0], 5'000'000'000);

@@ -300,6 +300,7 @@ TEST(RenderMemory, InTheDesignsOrderWithShares) {
   predicted.set_bytes_per_further_thread(100 * kMiB);
   predicted.set_threads(3);
   predicted.set_resident_bytes(330 * kMiB);
+  predicted.set_expected_resident_bytes(310 * kMiB);
   EXPECT_EQ(RenderMemory(memory, predicted),
             "                    measured          predicted\n"
             "  parameters         300 MiB  75.0 %    310 MiB\n"
@@ -309,7 +310,7 @@ TEST(RenderMemory, InTheDesignsOrderWithShares) {
             "  in all             400 MiB            330 MiB\n"
             "  peak of tensors    512 MiB            500 MiB\n"
             "  limit of tensors      none\n"
-            "  resident               0 B            330 MiB");
+            "  resident               0 B            310 MiB");
 }
 
 }  // namespace

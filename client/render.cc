@@ -202,7 +202,9 @@ std::string RenderMemory(const v1::MemoryReport& memory, const v1::MemoryProfile
   add("in all", sum(total), "", FormatSize(predicted.resident_bytes()));
   add("peak of tensors", sum(memory.peak_bytes()), "", FormatSize(TensorBytes(predicted)));
   if (!waits) add("limit of tensors", memory.limit_bytes() == 0 ? "none" : FormatSize(memory.limit_bytes()), "", "");
-  add("resident", sum(memory.resident_bytes()), "", FormatSize(predicted.resident_bytes()));
+  // In all is booked, and a bound.
+  const uint64_t expected = predicted.expected_resident_bytes();
+  add("resident", sum(memory.resident_bytes()), "", FormatSize(expected > 0 ? expected : predicted.resident_bytes()));
   return RenderTable(rows, {false, true, true, true});
 }
 

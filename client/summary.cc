@@ -48,6 +48,7 @@ Json MemoryToJson(const v1::MemoryReport& memory, const v1::MemoryProfile& predi
   json["predicted_bytes_by_category"] = ToJson(predicted)["bytes_by_category"];
   json["predicted_peak"] = TensorBytes(predicted);
   json["predicted_resident"] = predicted.resident_bytes();
+  if (predicted.expected_resident_bytes() > 0) json["expected_resident"] = predicted.expected_resident_bytes();
   return json;
 }
 

@@ -97,10 +97,12 @@ TEST(Summary, HasEveryKeyThatIsPromised) {
   (*status.mutable_profile()->mutable_bytes_by_category())["parameters"] = 4;
   status.mutable_profile()->set_peak_bytes(8);
   status.mutable_profile()->set_resident_bytes(11);
+  status.mutable_profile()->set_expected_resident_bytes(9);
   const Json predicted = MakeSummary(view, status)["memory"];
   EXPECT_EQ(predicted["predicted_bytes_by_category"]["parameters"], 4);
   EXPECT_EQ(predicted["predicted_peak"], 8);
   EXPECT_EQ(predicted["predicted_resident"], 11);
+  EXPECT_EQ(predicted["expected_resident"], 9);
 }
 
 TEST(Summary, OfAJobWithoutAResultIsItsLastStep) {

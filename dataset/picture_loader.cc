@@ -60,6 +60,7 @@ LoadedPicture PictureLoader::LoadLarge(const SampleInfo& sample, int64_t bytes, 
     const auto release = absl::MakeCleanup([this, bytes] { pool_.Release(bytes); });
     Buffers buffers;
     LoadedPicture picture = LoadWithin(sample, bytes - sample.bytes, buffers, out);
+    picture.pool_bytes = bytes;
     // Only after the header is read is it known what a picture takes; then it is read once more.
     const int64_t needed = sample.bytes + buffers.pixels.decode_bytes;
     if (picture.status.code() != absl::StatusCode::kResourceExhausted || needed <= bytes) return picture;

@@ -32,8 +32,9 @@ struct LoadedPicture {
   // or the system has no memory for it.
   // Unavailable: reading failed, and again. Cancelled: the pool was closed. All but the last name the file.
   absl::Status status;
-  std::string bad;    // why it cannot be decoded; empty if it was
-  uint64_t hash = 0;  // XXH3-64 of the file
+  std::string bad;         // why it cannot be decoded; empty if it was
+  uint64_t hash = 0;       // XXH3-64 of the file
+  int64_t pool_bytes = 0;  // that it took of the pool, for a while
 };
 
 class PictureLoader {

@@ -34,6 +34,12 @@ PipelineShares ShareOut(const PipelineOptions& options, const Sampler& sampler) 
   return shares;
 }
 
+PrefetchTuner::Bounds BoundsOf(const PipelineOptions& options, const PipelineShares& shares) {
+  return {.least_depth = std::min(std::max(options.virtual_replica_count, 1), shares.most_ahead),
+          .most_depth = shares.most_ahead,
+          .most_threads = shares.threads};
+}
+
 PipelineCore::PipelineCore(const PipelineOptions& options, const Index& index, std::string folder, const Sampler& sampler)
     : options_(options),
       shares_(ShareOut(options, sampler)),
@@ -42,9 +48,7 @@ PipelineCore::PipelineCore(const PipelineOptions& options, const Index& index, s
       local_files_(LocalFiles()),
       load_options_{.image = options.image, .folder = std::move(folder), .retry_pause = options.retry_pause},
       shared_(shares_.shared_bytes, shares_.large_bytes),
-      tuner_({.least_depth = std::min(std::max(options.virtual_replica_count, 1), shares_.most_ahead),
-              .most_depth = shares_.most_ahead,
-              .most_threads = shares_.threads}),
+      tuner_(BoundsOf(options, shares_)),
       epoch_(options.first_epoch),
       step_(options.first_step) {
   absl::MutexLock lock(&mutex_);

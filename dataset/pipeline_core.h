@@ -61,6 +61,7 @@ struct PipelineShares {
   int64_t large_bytes = 0;   // of shared_bytes, what such a picture can count on
 };
 PipelineShares ShareOut(const PipelineOptions& options, const Sampler& sampler);
+PrefetchTuner::Bounds BoundsOf(const PipelineOptions& options, const PipelineShares& shares);
 
 class PipelineCore {
  public:

@@ -8,6 +8,7 @@
 #include "allreduce/leaf_sums.h"
 #include "allreduce/ordered_allreduce.h"
 #include "base/status_macros.h"
+#include "memory/replay.h"
 
 namespace lockstep {
 namespace {
@@ -18,6 +19,8 @@ using memory::Category;
 constexpr int64_t kSlackBytes = 32 << 20;
 // What the C heap keeps for later, and what only training has of libraries.
 constexpr int64_t kHeapSlackBytes = 24 << 20;
+// Of both, what was seen of models of keras.applications.
+constexpr int64_t kHeapExpectedBytes = 10 << 20;
 // How often a choice that turned out to take more is made again, for less.
 constexpr int kAttempts = 3;
 constexpr int64_t kMostMicroBatch = 1 << 16;
@@ -52,11 +55,11 @@ MemoryFit::MemoryFit(RunSpec& spec, Trial& trial, const CallGraph& graph, Memory
       limit_(spec.memory_limit > 0 ? spec.memory_limit : spec.worker_memory_bytes),
       threads_(spec.threads) {}
 
-int64_t MemoryFit::ExchangeBytes(int threads, int64_t* of_gradients) const {
+int64_t MemoryFit::ExchangeBytes(int threads, int replicas, int64_t* of_gradients) const {
   if (spec_.kind != JobKind::kFit) return 0;
   const allreduce::Layout& layout = trial_.gradients();
   int64_t most = 0;
-  for (int ranks = 1; ranks <= std::clamp(spec_.most_replicas, 1, spec_.virtual_replicas); ++ranks) {
+  for (int ranks = replicas; ranks <= MostReplicas(); ++ranks) {
     allreduce::Membership membership{0, spec_.virtual_replicas, allreduce::EvenRuns(spec_.virtual_replicas, ranks), 0};
     const allreduce::MemoryNeed need = allreduce::PredictMemory(membership, layout, std::vector<bool>(static_cast<size_t>(ranks), false));
     const int leaves = membership.runs[0].size();
@@ -79,7 +82,7 @@ memory::Bytes MemoryFit::BytesOf(const Setting& setting, const memory::Bytes& st
     bytes[category] += setting.threads * step[category];
   }
   int64_t gradients = 0;
-  const int64_t exchange = ExchangeBytes(setting.threads, &gradients);
+  const int64_t exchange = ExchangeBytes(setting.threads, 1, &gradients);
   bytes[Category::kGradients] += gradients;
   bytes[Category::kCommunication] += exchange - gradients;
   if (spec_.keeps_checkpoints()) bytes[Category::kCheckpointCopies] += trial_.state_bytes();
@@ -90,6 +93,28 @@ memory::Bytes MemoryFit::BytesOf(const Setting& setting, const memory::Bytes& st
   // The pool's gives way to a limit.
   bytes[Category::kAllocatorSlack] += limit_ > 0 ? std::clamp<int64_t>(limit_ - bytes.Total(), 0, kSlackBytes) : kSlackBytes;
   return bytes;
+}
+
+bool MemoryFit::WillCopyState(double seconds_per_step) const {
+  if (!spec_.keeps_checkpoints()) return false;
+  if (spec_.checkpoint_steps > 0) return around_.total_steps >= spec_.checkpoint_steps;
+  return static_cast<double>(around_.total_steps) * seconds_per_step >= static_cast<double>(spec_.checkpoint_seconds);
+}
+
+int64_t MemoryFit::Expected(const Setting& setting, const memory::Trace& step, int64_t step_bytes) const {
+  const double seconds_per_sample = plain_.seconds_per_sample() * setting.recompute.time_ratio;
+  const int computing = setting.threads * MostReplicas();
+  const int64_t copy = WillCopyState(seconds_per_sample * spec_.batch / computing) ? trial_.state_bytes() : 0;
+  const int64_t state = trial_.state().Total();
+  // The model is written when no step is taken.
+  const int64_t variable = spec_.kind == JobKind::kFit ? trial_.largest_variable_bytes() : 0;
+  const int64_t tensors = state + copy + std::max(setting.threads * step_bytes, variable);
+  int64_t expected = tensors + memory::KeptBeyondPeak(step, state, copy);
+  // What the pool keeps gives way to the limit of tensors.
+  const int64_t exchange = ExchangeBytes(setting.threads, MostReplicas(), nullptr);
+  if (limit_ > 0) expected = std::clamp(limit_ - runtime_bytes_ - kHeapSlackBytes - setting.pipeline_bytes - exchange, tensors, expected);
+  return expected + exchange + runtime_bytes_ + kHeapExpectedBytes +
+         around_.expected_pipeline_bytes(setting.pipeline_bytes, setting.threads, seconds_per_sample);
 }
 
 int64_t MemoryFit::Total(const Setting& setting) const {
@@ -264,6 +289,7 @@ void MemoryFit::Describe(const Setting& setting) {
   profile_.threads = setting.threads;
   profile_.peak = BytesOf(setting, peak.by_category);
   profile_.resident_bytes = profile_.peak.Total();
+  profile_.expected_resident_bytes = std::min(Expected(setting, step, peak.bytes), profile_.resident_bytes);
   Setting one = setting;
   one.threads = 1;
   const memory::Bytes of_one = BytesOf(one, peak.by_category);

@@ -6,7 +6,9 @@
 // smaller input pipeline, segments of the graph computed twice. A smaller micro-batch changes bits, and is tried last, where the job allows
 // it. No libtorch in this header.
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,6 +25,9 @@ struct MemoryAround {
   RuntimeBytes runtime_bytes;             // asked once steps were recorded
   int64_t pipeline_bytes_per_sample = 0;  // that each further sample of a virtual replica adds to the least
   int64_t least_pipeline_bytes = 0;       // with which the input pipeline can run
+  uint64_t total_steps = 0;
+  // What the input pipeline will take of a budget, where training takes so long for each sample.
+  std::function<int64_t(int64_t budget, int threads, double seconds_per_sample)> expected_pipeline_bytes;
 };
 
 class MemoryFit {
@@ -48,7 +53,12 @@ class MemoryFit {
   int64_t Total(const Setting& setting) const;
   // What one virtual replica's step may take.
   int64_t Left(const Setting& setting) const { return limit_ - (Total(setting) - setting.threads * setting.recompute.bytes_per_thread); }
-  int64_t ExchangeBytes(int threads, int64_t* of_gradients) const;
+  // The most for so many replicas, or more, up to the most that the job may have.
+  int64_t ExchangeBytes(int threads, int replicas, int64_t* of_gradients) const;
+  int MostReplicas() const { return std::clamp(spec_.most_replicas, 1, spec_.virtual_replicas); }
+  // Of the whole process, as it will be, where BytesOf is a bound.
+  int64_t Expected(const Setting& setting, const memory::Trace& step, int64_t step_bytes) const;
+  bool WillCopyState(double seconds_per_step) const;
 
   absl::Status RecordPlain();
   memory::PassCosts Costs(int64_t micro_batch) const { return plain_.CostsAt(micro_batch, graph_); }

@@ -139,6 +139,7 @@ v1::MemoryProfile ToProto(const MemoryProfile& profile) {
   proto.set_peak_bytes(static_cast<uint64_t>(profile.peak_bytes));
   proto.set_bytes_per_further_thread(static_cast<uint64_t>(profile.bytes_per_further_thread));
   proto.set_resident_bytes(static_cast<uint64_t>(profile.resident_bytes));
+  proto.set_expected_resident_bytes(static_cast<uint64_t>(profile.expected_resident_bytes));
   proto.set_limit_bytes(static_cast<uint64_t>(profile.limit_bytes));
   proto.set_at_peak(profile.at_peak);
   proto.set_largest_batch(static_cast<uint64_t>(profile.largest_batch));

@@ -17,6 +17,7 @@
 #include "dataset/image.h"
 #include "dataset/index.h"
 #include "dataset/pipeline.h"
+#include "dataset/pipeline_forecast.h"
 #include "dataset/sampler.h"
 #include "memory/cpu_allocator.h"
 #include "trainer/callbacks.h"
@@ -218,7 +219,8 @@ class Planner {
     const absl::StatusOr<std::unique_ptr<Trial>> trial = Trial::Create(spec, *loaded_, recipe_);
     if (!trial.ok()) return RefuseMemory(trial.status());
     loaded_->archive.reset();  // it holds the file's weights
-    MemoryFit fit(spec, **trial, loaded_->model->call_graph(), {runtime_bytes_, PipelineBytesPerSample(), LeastPipelineBytes()});
+    MemoryFit fit(spec, **trial, loaded_->model->call_graph(),
+                  {runtime_bytes_, PipelineBytesPerSample(), LeastPipelineBytes(), out_.total_steps, PipelineForecast()});
     const absl::Status status = fit.Run();
     out_.profile = fit.profile();
     if (!status.ok()) return RefuseMemory(status);
@@ -231,11 +233,34 @@ class Planner {
     return files_.validation_index.empty() ? bytes : 2 * bytes;
   }
 
-  int64_t LeastPipelineBytes() const {
+  dataset::PipelineOptions TrainPipeline() const {
     const RunSpec& spec = out_.resolved;
     dataset::PipelineOptions options;
     options.image = ToImageOptions(spec, static_cast<int>(loaded_->model->input_shape().back()));
     options.virtual_replica_count = spec.virtual_replicas;
+    options.one_pass = spec.kind != JobKind::kFit;
+    return options;
+  }
+
+  // As of each of the most trainers that the job may have.
+  std::function<int64_t(int64_t, int, double)> PipelineForecast() const {
+    dataset::PipelineOptions options = TrainPipeline();
+    const auto index = dataset::Index::Open(files_.train_index);
+    dataset::PictureCosts picture;
+    if (index.ok()) picture = dataset::MeasurePictures(options.image, **index, out_.resolved.train_folder);
+    const int replicas = std::max(out_.resolved.most_replicas, 1);
+    options.virtual_replica_count = (options.virtual_replica_count + replicas - 1) / replicas;
+    return [this, options, picture](int64_t budget, int threads, double seconds_per_sample) mutable {
+      const bool validates = !files_.validation_index.empty();
+      options.threads = out_.resolved.decode_threads > 0 ? out_.resolved.decode_threads : threads;
+      options.memory_bytes = validates ? budget / 2 : budget;
+      const int64_t one = dataset::ForecastBytes(options, *sampler_, picture, {threads, seconds_per_sample});
+      return validates ? 2 * one : one;
+    };
+  }
+
+  int64_t LeastPipelineBytes() const {
+    const dataset::PipelineOptions options = TrainPipeline();
     const int64_t least = dataset::MinimumBytes(options, *sampler_);
     // Training and validation have half each.
     return files_.validation_index.empty() ? least : 2 * least;

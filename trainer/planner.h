@@ -33,6 +33,7 @@ struct MemoryProfile {
   int64_t peak_bytes = 0;
   int64_t bytes_per_further_thread = 0;
   int64_t resident_bytes = 0;
+  int64_t expected_resident_bytes = 0;
   int64_t limit_bytes = 0;
   std::string at_peak;
   int64_t largest_batch = 0;

@@ -118,7 +118,9 @@ class TrialOf final : public Trial {
       pass.method_ = single ? "a step of one sample, recorded" : absl::StrCat("measured with all samples: ", extended.message());
       const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
       Step(*runner, 1, nullptr);
+      const absl::Time start = absl::Now();
       pass.measured_ = RecordOne(*runner, spec_.micro_batch, pass.marks_);
+      pass.seconds_per_sample_ = SecondsPerSample(start, spec_.micro_batch);
       return pass;
     });
   }
@@ -169,6 +171,10 @@ class TrialOf final : public Trial {
     return recording.Take();
   }
 
+  double SecondsPerSample(absl::Time start, int64_t samples) const {
+    return absl::ToDoubleSeconds(absl::Now() - start) / static_cast<double>(samples * MicroBatches());
+  }
+
   // Recordings [first, first + count), each on a thread of its own.
   static void SideBySide(size_t first, size_t count, const std::function<void(size_t recording)>& record) {
     std::vector<std::exception_ptr> thrown(count);
@@ -194,11 +200,14 @@ class TrialOf final : public Trial {
     const size_t recordings = recomputed.empty() ? points.size() : 2;
     std::array<memory::Trace, kFew.size()> traces;
     std::array<memory::PassMarks, kFew.size()> marks;
+    std::array<double, kFew.size()> seconds{};
     const auto record = [&](size_t i) {
       const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
       // What is made once, at first use, is not a step's.
       Step(*runner, 1, nullptr);
+      const absl::Time start = absl::Now();
       traces[i] = RecordOne(*runner, points[i], marks[i]);
+      seconds[i] = SecondsPerSample(start, points[i]);
     };
     size_t done = 0;
     // The first alone, where all of them side by side might be too much; then it is known.
@@ -214,6 +223,8 @@ class TrialOf final : public Trial {
     if (recordings > 2) RETURN_IF_ERROR(fit.Check(traces[2], points[2]));
     pass.steps_ = std::move(fit);
     pass.marks_ = std::move(marks[1]);
+    // Recordings side by side are in each other's way: the fastest was least so.
+    pass.seconds_per_sample_ = *std::min_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(recordings));
     pass.method_ = absl::StrCat("steps of ", points[0], " and ", points[1], " samples, recorded",
                                 recordings > 2 ? absl::StrCat(", and one of ", points[2], " to check") : "");
     return absl::OkStatus();

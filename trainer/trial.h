@@ -35,6 +35,8 @@ class RecordedPass {
   // The most samples of a micro-batch, up to `most`, of which `bytes_of` is at most `bytes`; 0: not even the fewest of the regime, or it is
   // not known. REQUIRES: it grows with the samples.
   int64_t LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes, const std::function<int64_t(int64_t samples)>& bytes_of) const;
+  // Of a pass without segments, on one thread: what each sample takes, about.
+  double seconds_per_sample() const { return seconds_per_sample_; }
   // How it was found, and why not from few samples, for people.
   const std::string& method() const { return method_; }
 
@@ -45,6 +47,7 @@ class RecordedPass {
   std::optional<memory::AffineTrace> steps_;
   memory::Trace measured_;
   memory::PassMarks marks_;
+  double seconds_per_sample_ = 0;
   std::string method_;
 };
 
