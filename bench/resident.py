@@ -1,4 +1,4 @@
-"""Resident memory of a whole trainer, predicted and measured: models of keras.applications without a limit and within a part of what they take
+"""Resident memory of a whole trainer, predicted and measured: models of keras.applications without a limit and within a part of what is booked
 without one. The bound that is booked, what is expected, and the highest resident bytes that the kernel kept (VmHWM). Prints a table in Markdown."""
 
 import argparse
@@ -35,7 +35,7 @@ def highest_resident(pid):
 
 
 def train(options, model, batch, limit, folder):
-    """The memory of the job's summary, and the highest resident bytes of its trainer."""
+    """The memory of the job's summary, and the highest resident bytes of its trainer; None: it is refused."""
     summary = os.path.join(folder, "summary.json")
     command = [os.path.join(options.bin, "lockstep"), "fit", model, "--train", options.train, "--batch", str(batch), "--replicas", "1", "--threads",
                str(options.threads), "--steps", str(options.steps), "--checkpoint-every", f"{max(options.steps // 2, 1)} steps", "--seed", "1",
@@ -48,6 +48,8 @@ def train(options, model, batch, limit, folder):
         while process.poll() is None:
             highest = max([highest, *map(highest_resident, process_tree.tree_of(process.pid))])
             time.sleep(0.02)
+        if process.returncode == 3:
+            return None, 0
         if process.returncode != 0:
             log.seek(0)
             raise SystemExit(f"{' '.join(command)}\n{log.read()[-3000:]}")
@@ -71,7 +73,7 @@ def main():
     parser.add_argument("--models", nargs="*", help="default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--parts", nargs="*", type=float, default=[0, 0.7], help="limits, of what is expected without one; 0: none")
+    parser.add_argument("--parts", nargs="*", type=float, default=[0, 0.7], help="limits, of what is booked without one; 0: none")
     parser.add_argument("--json", help="also write every figure to this file, a line of JSON each")
     options = parser.parse_args()
     print("| model | pixels | batch | limit, MiB | bound, MiB | expected, MiB | measured, MiB | expected to measured |\n" + "|---" * 8 + "|", flush=True)
@@ -87,7 +89,10 @@ def main():
             for part in options.parts:
                 limit = int(part * unlimited)
                 memory, highest = train(options, model, batch, limit, folder)
-                unlimited = unlimited or memory["expected_resident"]
+                if memory is None:
+                    print(f"| {name} | {size} | {batch} | {limit / MIB:,.0f} | refused | | | |", flush=True)
+                    continue
+                unlimited = unlimited or memory["predicted_resident"]
                 ratios.append(memory["expected_resident"] / highest)
                 print(line_of(name, size, batch, limit, memory, highest), flush=True)
                 every.write(json.dumps({"model": name, "size": size, "batch": batch, "limit": limit, "highest": highest, **memory}) + "\n")

@@ -223,6 +223,7 @@ TEST(JobFields, ReachEveryFieldOfTheProto) {
                            "checkpoint.never",
                            "plan_only",
                            "memory.tensor_bytes",
+                           "memory.step_bytes_per_sample",
                            "memory.recompute.segments.first_call",
                            "memory.recompute.segments.calls",
                            "memory.recompute.bytes_per_thread",

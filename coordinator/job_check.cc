@@ -145,8 +145,8 @@ class Checker {
   void CheckMemory(const v1::MemoryPolicy& memory) {
     for (const std::string& remedy : memory.allow()) OneOf(remedy, {"micro_batch"}, "memory.allow");
     OneOf(memory.remedies(), {"", "auto", "none"}, "memory.remedies");
-    Require(memory.tensor_bytes() == 0 && !memory.has_recompute() && memory.next().empty(), "memory",
-            "tensor_bytes, recompute and next are what planning finds; leave them out");
+    Require(memory.tensor_bytes() == 0 && !memory.has_recompute() && memory.next().empty() && memory.step_bytes_per_sample() == 0, "memory",
+            "tensor_bytes, recompute, next and step_bytes_per_sample are what planning finds; leave them out");
   }
 
   void CheckMode(const std::string& mode, absl::string_view field) { OneOf(mode, {"", "min", "max", "auto"}, field); }

@@ -47,6 +47,7 @@ TEST(JobCheck, EachErrorBeginsWithItsField) {
       {"memory.remedies: \"all\" is none of auto, none", [](v1::Job& job) { job.mutable_memory()->set_remedies("all"); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->set_tensor_bytes(1); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->add_next(); }},
+      {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->set_step_bytes_per_sample(1); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->mutable_recompute(); }},
       {"precision: \"fp8\"", [](v1::Job& job) { job.set_precision("fp8"); }},
       {"learning_rate: is -1", [](v1::Job& job) { job.set_learning_rate(-1); }},

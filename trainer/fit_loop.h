@@ -70,7 +70,8 @@ class Fit {
   struct Shortage {
     Remedies furthest;
     std::string text;           // of the first rank that can tell
-    int64_t missing_bytes = 0;  // at most
+    int64_t missing_bytes = 0;  // at most, of the limit
+    int64_t asked_bytes = 0;    // at most, by what was refused
   };
   absl::StatusOr<Shortage> Confer(const std::string& what, const JointVerdict& verdict, const std::optional<memory::Refusal>& refusal);
   // Some replica ran out of memory in `what`, which had no effect: all do the same about it, or the run ends.

@@ -43,11 +43,14 @@ void LogRefusal(const RunSpec& spec, const std::string& what, const memory::Refu
       refusal.limit_bytes, refusal.LiveText(kLayersInLog));
 }
 
-std::string WhatWouldDo(int64_t memory_limit, int64_t missing) {
-  if (missing == 0) return "A smaller batch would do, or more memory";
-  const int64_t mebibytes = (memory_limit + missing + (1 << 20) - 1) >> 20;
-  return absl::StrCat("A memory.limit of ", mebibytes,
-                      "MiB would have held this request, though perhaps not the next; a smaller batch would do too");
+// `missing` bytes of a limit, or those that the machine did not have.
+std::string WhatWouldDo(const RunSpec& spec, int64_t missing, int64_t asked) {
+  const int64_t batch = BatchThatWouldDo(spec, missing > 0 ? missing : asked);
+  const std::string smaller = batch > 0 ? absl::StrCat(" batch of ", batch, ", by what planning found of a sample,") : " smaller batch";
+  if (missing == 0) return absl::StrCat("A", smaller, " would do, or more memory");
+  const int64_t mebibytes = (spec.memory_limit + missing + (1 << 20) - 1) >> 20;
+  return absl::StrCat("A memory.limit of ", mebibytes, "MiB would have held this request, though perhaps not the next; a", smaller,
+                      " would do too");
 }
 
 }  // namespace
@@ -59,22 +62,24 @@ absl::StatusOr<typename Fit<T>::Shortage> Fit<T>::Confer(const std::string& what
   std::ostringstream mine;
   StateWriter write(mine);
   std::string text;
-  int64_t missing = 0;
+  int64_t missing = 0, asked = 0;
   if (refusal) {
     LogRefusal(spec_, what, *refusal);
     text = absl::StrCat(refusal->Text(), " (", refusal->LiveText(kLayersInNote), ")");
     missing = refusal->missing_bytes;
+    asked = refusal->bytes;
   }
-  write(remedies_, missing, text);
+  write(remedies_, missing, asked, text);
   ASSIGN_OR_RETURN(const std::vector<std::string> all, place_.exchange().Exchange(mine.str()));
   Shortage shortage;
   std::vector<Remedies> remedies(all.size());
   for (size_t rank = 0; rank < all.size(); ++rank) {
     std::istringstream theirs(all[rank]);
     StateReader read(theirs);
-    int64_t more = 0;
-    read(remedies[rank], more, text);
+    int64_t more = 0, request = 0;
+    read(remedies[rank], more, request, text);
     shortage.missing_bytes = std::max(shortage.missing_bytes, more);
+    shortage.asked_bytes = std::max(shortage.asked_bytes, request);
     if (shortage.text.empty() && !text.empty()) shortage.text = absl::StrCat("rank ", rank, ": ", text);
   }
   if (shortage.text.empty()) shortage.text = verdict.error;
@@ -93,7 +98,8 @@ absl::Status Fit<T>::TakeAgain(const std::string& what, const JointVerdict& verd
   const std::string told = absl::StrCat(what, " ran out of memory on ", short_ranks == 1 ? "rank " : "ranks ",
                                         absl::StrJoin(verdict.ranks_out_of_memory, ", "), "; ", shortage.text);
   if (choice.remedy == Remedy::kNone) {
-    End(Ending::kOutOfMemory, absl::StrCat(told, "; ", Done(choice), ". ", WhatWouldDo(spec_.memory_limit, shortage.missing_bytes)));
+    End(Ending::kOutOfMemory,
+        absl::StrCat(told, "; ", Done(choice), ". ", WhatWouldDo(spec_, shortage.missing_bytes, shortage.asked_bytes)));
     return absl::OkStatus();
   }
   ++retries_;

@@ -23,17 +23,8 @@ constexpr int64_t kHeapSlackBytes = 24 << 20;
 constexpr int64_t kHeapExpectedBytes = 10 << 20;
 // How often a choice that turned out to take more is made again, for less.
 constexpr int kAttempts = 3;
-constexpr int64_t kMostMicroBatch = 1 << 16;
 // More than a picture of usual width shows.
 constexpr size_t kTimelinePoints = 1000;
-
-Recomputation ToRecomputation(const memory::Choice& choice) {
-  Recomputation recomputation;
-  for (const memory::CallRange& range : choice.segments) recomputation.segments.push_back({range.first, range.end, range.stored});
-  recomputation.bytes_per_thread = choice.bytes;
-  recomputation.time_ratio = choice.time_ratio;
-  return recomputation;
-}
 
 int CallsIn(const Recomputation& recompute) {
   int calls = 0;
@@ -46,6 +37,14 @@ std::string AtATime(int threads) { return threads == 1 ? "one virtual replica" :
 std::string Size(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
 
 }  // namespace
+
+Recomputation ToRecomputation(const memory::Choice& choice) {
+  Recomputation recomputation;
+  for (const memory::CallRange& range : choice.segments) recomputation.segments.push_back({range.first, range.end, range.stored});
+  recomputation.bytes_per_thread = choice.bytes;
+  recomputation.time_ratio = choice.time_ratio;
+  return recomputation;
+}
 
 MemoryFit::MemoryFit(RunSpec& spec, Trial& trial, const CallGraph& graph, MemoryAround around)
     : spec_(spec),
@@ -238,6 +237,20 @@ void MemoryFit::PlanNext(const Setting& setting) {
   }
 }
 
+int64_t MemoryFit::BytesPerSample(const Setting& setting) const {
+  const int64_t samples = spec_.micro_batch, half = samples / 2;
+  if (!plain_.extends() || half == 0) return 0;
+  const Recomputation& furthest = spec_.next.empty() ? setting.recompute : spec_.next.back();
+  std::vector<memory::CallRange> segments;
+  for (const Segment& segment : furthest.segments) segments.push_back({segment.first, segment.end});
+  const auto bytes = [&](int64_t some) {
+    if (segments.empty()) return plain_.PeakAt(some).bytes;
+    const memory::PassCosts costs = Costs(some);
+    return memory::CostOf(costs, segments).bytes + Beyond(some, costs);
+  };
+  return std::max<int64_t>((bytes(samples) - bytes(half)) / (samples - half), 0);
+}
+
 void MemoryFit::ListFurther(Setting setting) {
   if (!spec_.remedies) return;
   if (setting.threads > 1) {
@@ -253,34 +266,6 @@ void MemoryFit::ListFurther(Setting setting) {
     Add("recompute", absl::StrCat(CallsIn(next), " of ", graph_.calls.size(), " layers computed again in backward (about)"), setting,
         false);
   }
-}
-
-void MemoryFit::FindLargestBatch(Setting setting, bool refused) {
-  const bool twice = spec_.kind == JobKind::kFit && spec_.remedies;
-  if (spec_.remedies) {
-    setting.threads = 1;
-    setting.pipeline_bytes = std::min(setting.pipeline_bytes, around_.least_pipeline_bytes);
-  }
-  // What the runtime takes differs by a few MiB from process to process: the answer is to hold for another, too.
-  const int64_t left = Left(setting) * 99 / 100;
-  const auto largest_of = [&](const RecordedPass& pass) {
-    return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, left, [&](int64_t some) {
-      return pass.PeakAt(some).bytes + (some - spec_.micro_batch) * around_.pipeline_bytes_per_sample;
-    });
-  };
-  int64_t samples = largest_of(plain_);
-  if (twice && plain_.extends()) {
-    // As much as possible computed again, which is what was recorded last where nothing fits.
-    const absl::StatusOr<RecordedPass> pass =
-        refused ? chosen_ : trial_.Record(ToRecomputation(memory::FewestBytes(Costs(spec_.micro_batch))).segments);
-    if (pass.ok()) samples = std::max(samples, largest_of(*pass));
-  }
-  if (samples == plain_.LastOfRegime(spec_.micro_batch)) {
-    notes_.push_back(absl::StrCat(
-        "memory: larger batches than ", samples * spec_.virtual_replicas,
-        " may fit: from 16 samples a virtual replica on libtorch computes in another way, of which plan says more when asked"));
-  }
-  profile_.largest_batch = samples * spec_.virtual_replicas;
 }
 
 void MemoryFit::Describe(const Setting& setting) {
@@ -342,6 +327,7 @@ absl::Status MemoryFit::Run() {
   spec_.threads = setting.threads;
   spec_.pipeline_bytes = setting.pipeline_bytes;
   spec_.recompute = setting.recompute;
+  spec_.step_bytes_per_sample = BytesPerSample(setting);
   if (limit_ > 0) {
     spec_.tensor_bytes = limit_ - runtime_bytes_ - kHeapSlackBytes - setting.pipeline_bytes;
   }

@@ -109,6 +109,7 @@ void ReadMemory(const v1::MemoryPolicy& memory, RunSpec& spec) {
   spec.remedies = memory.remedies() != "none";
   spec.allows_micro_batch = std::find(memory.allow().begin(), memory.allow().end(), "micro_batch") != memory.allow().end();
   spec.tensor_bytes = static_cast<int64_t>(memory.tensor_bytes());
+  spec.step_bytes_per_sample = static_cast<int64_t>(memory.step_bytes_per_sample());
   spec.recompute = ToRecomputation(memory.recompute());
   for (const v1::Recomputation& next : memory.next()) spec.next.push_back(ToRecomputation(next));
 }
@@ -361,6 +362,7 @@ v1::PlanReport ToProto(const PlanOutcome& outcome, const v1::Job& submitted, con
   v1::MemoryPolicy* memory = job->mutable_memory();
   memory->set_limit_bytes(static_cast<uint64_t>(spec.memory_limit));
   memory->set_tensor_bytes(static_cast<uint64_t>(spec.tensor_bytes));
+  memory->set_step_bytes_per_sample(static_cast<uint64_t>(spec.step_bytes_per_sample));
   *memory->mutable_recompute() = ToProto(spec.recompute);
   memory->clear_next();
   for (const Recomputation& next : spec.next) *memory->add_next() = ToProto(next);

@@ -35,4 +35,10 @@ RemedyChoice NextRemedy(const Remedies& now, const RemedyLimits& limits) {
   return choice;
 }
 
+int64_t BatchThatWouldDo(const RunSpec& spec, int64_t missing_bytes) {
+  if (spec.step_bytes_per_sample == 0) return 0;
+  const int64_t fewer = (missing_bytes + spec.step_bytes_per_sample - 1) / spec.step_bytes_per_sample;
+  return std::max<int64_t>(spec.micro_batch - fewer, 0) * spec.virtual_replicas;
+}
+
 }  // namespace lockstep

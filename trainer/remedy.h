@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "trainer/run_spec.h"
+
 namespace lockstep {
 
 // In this order.
@@ -45,6 +47,11 @@ struct RemedyChoice {
   Remedy remedy = Remedy::kNone;
   Remedies after;
 };
+
 RemedyChoice NextRemedy(const Remedies& now, const RemedyLimits& limits);
+
+// The largest batch, with as many virtual replicas, whose steps take so many bytes less than the job's, by what planning found of a sample;
+// 0: not known, or there is none.
+int64_t BatchThatWouldDo(const RunSpec& spec, int64_t missing_bytes);
 
 }  // namespace lockstep

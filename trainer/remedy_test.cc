@@ -45,5 +45,17 @@ TEST(Remedy, AJoinerGoesOnFromWhereTheOthersAre) {
   EXPECT_EQ(furthest, (Remedies{.threads = 1, .recomputations = 1, .again = 2, .gave_back = 9}));
 }
 
+TEST(Remedy, TheBatchThatWouldDoHasAsManyBytesLess) {
+  RunSpec spec;
+  spec.micro_batch = 10, spec.virtual_replicas = 4, spec.step_bytes_per_sample = 100;
+  EXPECT_EQ(BatchThatWouldDo(spec, 1), 36);
+  EXPECT_EQ(BatchThatWouldDo(spec, 100), 36);
+  EXPECT_EQ(BatchThatWouldDo(spec, 101), 32);
+  EXPECT_EQ(BatchThatWouldDo(spec, 900), 4);
+  EXPECT_EQ(BatchThatWouldDo(spec, 901), 0) << "there is none";
+  spec.step_bytes_per_sample = 0;
+  EXPECT_EQ(BatchThatWouldDo(spec, 1), 0) << "it is not known";
+}
+
 }  // namespace
 }  // namespace lockstep

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "memory/cpu_allocator.h"
 #include "memory/requests.h"
@@ -187,7 +188,7 @@ TEST_F(Retry, WhereNothingIsLeftToDoTheJobFailsAndSaysWhatWasMissing) {
     EXPECT_EQ(failed->run.ending, Ending::kOutOfMemory);
     EXPECT_EQ(failed->record.steps.size(), 1u);
     EXPECT_THAT(failed->run.reason, AllOf(HasSubstr("step 2 ran out of memory on rank 1; rank 1: "), HasSubstr(" asked for "),
-                                          HasSubstr("nothing that keeps the bits is left"), HasSubstr("smaller batch")));
+                                          HasSubstr("nothing that keeps the bits is left"), HasSubstr("A batch of 8, ")));
     std::vector<std::string> remedies;
     for (const std::string& note : failed->record.notes) remedies.push_back(note.substr(note.rfind("; ") + 2));
     if (allowed) {
@@ -228,6 +229,23 @@ TEST_F(Retry, UnderALimitForOneThreadTwoBecomeOne) {
   ASSERT_TRUE(failed.ok()) << failed.status();
   EXPECT_EQ(failed->run.ending, Ending::kOutOfMemory);
   EXPECT_THAT(failed->run.reason, AllOf(HasSubstr("A memory.limit of "), HasSubstr("MiB would have held this request")));
+  // The batch that is named as one that would do does.
+  int batch = 0;
+  const std::string& reason = failed->run.reason;
+  const size_t at = reason.find("a batch of ");
+  ASSERT_NE(at, std::string::npos) << reason;
+  ASSERT_TRUE(absl::SimpleAtoi(reason.substr(at + 11, reason.find(',', at) - at - 11), &batch)) << reason;
+  EXPECT_LT(batch, spec.batch);
+  EXPECT_GT(batch, 0);
+  const int64_t bytes = spec.tensor_bytes;
+  spec_.batch = batch;
+  spec = Plan().resolved;
+  spec.memory_limit = 1 << 30;
+  spec.tensor_bytes = bytes;
+  spec.next.clear();
+  const auto smaller = Run(spec, {{0, 4}}, 1);
+  ASSERT_TRUE(smaller.ok()) << smaller.status();
+  EXPECT_EQ(smaller->run.ending, Ending::kDone) << smaller->run.reason;
 }
 
 TEST_F(Retry, APassThatTrainsNothingIsMadeAgain) {

@@ -87,7 +87,8 @@ struct RunSpec : Placement {
   bool allows_micro_batch = false;  // a smaller one, too, which changes bits
   int64_t tensor_bytes = 0;         // of memory_limit, what tensors may take; 0: no limit
   Recomputation recompute;
-  std::vector<Recomputation> next;  // where a step runs out of memory all the same, in this order
+  std::vector<Recomputation> next;    // where a step runs out of memory all the same, in this order
+  int64_t step_bytes_per_sample = 0;  // of one virtual replica's step after the last of these, what each sample takes; 0: not known
   std::string best_metric, best_mode;
   // A checkpoint every so many steps, or so many seconds; neither: none, or, while planning, the default.
   uint64_t checkpoint_steps = 0, checkpoint_seconds = 0;

@@ -343,6 +343,33 @@ TEST_F(Training, WhatCannotFitIsRefusedWithTheLargestBatchThatWould) {
   }
 }
 
+// From 16 samples on libtorch takes another path, of which recordings at few samples say nothing.
+TEST_F(Training, TheLargestBatchIsFoundAcrossTheRegimesOfMicroBatches) {
+  spec_.virtual_replicas = 4;
+  const auto least_of = [this](int batch) {
+    spec_.batch = batch, spec_.memory_limit = 0, spec_.plan_only = false;
+    const PlanOutcome plan = Plan();
+    EXPECT_TRUE(plan.errors.empty()) << absl::StrJoin(plan.errors, "\n");
+    const auto [least, step] = Least(plan);
+    return least + step / 50;
+  };
+  const auto largest = [this](int batch, int64_t limit) {
+    spec_.batch = batch, spec_.memory_limit = limit, spec_.plan_only = true;
+    return static_cast<int>(Plan().profile->largest_batch);
+  };
+  const struct { int planned, about; } cases[] = {{48, 88}, {88, 40}, {4, 80}, {4, 24}};
+  for (const auto& [planned, about] : cases) {
+    SCOPED_TRACE(testing::Message() << "planned with " << planned << ", for a limit that suits " << about);
+    const int64_t limit = least_of(about);
+    const int fits = largest(planned, limit);
+    EXPECT_NEAR(fits, about, 4) << "a sample for each virtual replica";
+    for (const int more : {0, 8}) {
+      spec_.batch = fits + more;
+      EXPECT_EQ(Plan().errors.empty(), more == 0) << fits;
+    }
+  }
+}
+
 TEST_F(Training, WhatCannotFitIsRefusedWithWhatWould) {
   spec_.memory_limit = 100 << 10;
   const PlanOutcome plan = Plan();

@@ -247,15 +247,18 @@ memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& gr
   return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut), takes_output);
 }
 
-int64_t RecordedPass::LastOfRegime(int64_t planned) { return planned < kOtherRegime ? kOtherRegime - 1 : 0; }
+RecordedPass::Regime RecordedPass::RegimeOf(int64_t planned) {
+  if (planned < kFew.front()) return {1, kFew.front() - 1};
+  return planned < kOtherRegime ? Regime{kFew.front(), kOtherRegime - 1} : Regime{kOtherRegime, 0};
+}
 
 int64_t RecordedPass::LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes,
                                         const std::function<int64_t(int64_t samples)>& bytes_of) const {
   if (!extends()) return bytes_of(planned) <= bytes ? planned : 0;
-  const bool many = planned >= kOtherRegime;
-  const int64_t below = (many ? kOtherRegime : kFew.front()) - 1;
+  const Regime regime = RegimeOf(planned);
+  const int64_t below = regime.first - 1;
   int64_t fits = below;
-  for (int64_t above = (many ? most : std::min(most, kOtherRegime - 1)) + 1; fits + 1 < above;) {
+  for (int64_t above = (regime.last == 0 ? most : std::min(most, regime.last)) + 1; fits + 1 < above;) {
     const int64_t middle = fits + (above - fits) / 2;
     (bytes_of(middle) <= bytes ? fits : above) = middle;
   }

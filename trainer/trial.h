@@ -30,8 +30,11 @@ class RecordedPass {
   // By call. REQUIRES: nothing was computed twice.
   memory::PassCosts CostsAt(int64_t micro_batch, const CallGraph& graph) const;
   bool extends() const { return steps_.has_value(); }
-  // The largest micro-batch of the regime of `planned`; 0: it has no end.
-  static int64_t LastOfRegime(int64_t planned);
+  // The micro-batches that are computed as `planned` is.
+  struct Regime {
+    int64_t first = 1, last = 1;  // last is 0: it has no end
+  };
+  static Regime RegimeOf(int64_t planned);
   // The most samples of a micro-batch, up to `most`, of which `bytes_of` is at most `bytes`; 0: not even the fewest of the regime, or it is
   // not known. REQUIRES: it grows with the samples.
   int64_t LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes, const std::function<int64_t(int64_t samples)>& bytes_of) const;
