@@ -15,7 +15,7 @@ constexpr const char* kExitCodes = "Exit codes: 0 done, 1 failed, 2 bad input, 3
 const char* GroupOf(const JobField& field) {
   if (field.path.starts_with("data.")) return "Data";
   if (field.path.starts_with("replicas") || field.path.starts_with("memory") || field.path == "virtual_replicas" ||
-      field.path == "micro_batch") {
+      field.path == "micro_batch" || field.path == "device") {
     return "Machines and memory";
   }
   return "Training";
@@ -88,9 +88,6 @@ void AddRunCommands(CLI::App& app, CommandLine& line) {
   CLI::App& plan = AddCommand(app, "plan", "What fit with the same flags would take of memory; trains nothing", Command::kPlan, line);
   AddModelAndJob(plan, line);
   plan.add_option("--svg", line.svg, "A picture of memory over one step")->type_name("FILE.svg");
-  plan.add_option("--device", line.device, "What it would run on: cpu (default), or cuda, which cannot be planned yet")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"cpu", "cuda"}));
   plan.add_flag("--json", line.json, "JSON out");
   AddJobFlags(plan, true, line);
 

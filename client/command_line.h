@@ -55,7 +55,6 @@ struct CommandLine {
   std::string summary;
   // Of plan.
   std::string svg;
-  std::string device;
   // Of submit, watch and logs.
   bool wait_plan = false;
   bool follow = false;

@@ -66,8 +66,17 @@ void AddMemory(const v1::Job& job, const v1::JobStatus& status, std::string& tex
   }
   const bool runs = status.replicas_size() > 0 && !status.replicas(0).memory().bytes_by_category().empty();
   if (!runs && !status.has_profile()) return;
+  const v1::MemoryProfile& profile = status.profile();
+  if (profile.has_host()) {
+    v1::MemoryProfile host;
+    *host.mutable_bytes_by_category() = profile.host().bytes_by_category();
+    host.set_resident_bytes(profile.host().resident_bytes());
+    absl::StrAppend(&text, "\nMemory of the CUDA device of one trainer, by category\n", RenderMemory({}, profile),
+                    "\nMemory of its process on the host, by category\n", RenderMemory({}, host));
+    return;
+  }
   absl::StrAppend(&text, "\nMemory of one trainer, by category\n",
-                  RenderMemory(runs ? status.replicas(0).memory() : v1::MemoryReport(), status.profile()));
+                  RenderMemory(runs ? status.replicas(0).memory() : v1::MemoryReport(), profile));
 }
 
 }  // namespace

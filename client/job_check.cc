@@ -112,6 +112,9 @@ std::vector<std::string> CheckFields(const JobDraft& draft) {
     errors.push_back(job.kind() == v1::Job::FIT ? "data.train (--train): required" : "data.train (--data): required");
   }
   if (job.batch() == 0) errors.push_back("batch (--batch): required");
+  if (job.device() == v1::Job::CUDA && !job.plan_only()) {
+    errors.push_back("device (--device): nothing can be run on cuda yet, only planned (lockstep plan); leave it out to run on cpu");
+  }
   CheckLength(job, errors);
   CheckReplicas(job, errors);
   CheckImage(job.data().image(), errors);

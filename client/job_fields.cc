@@ -278,6 +278,12 @@ absl::Status SetHashEvery(const Node& node, JobDraft& draft) {
   return absl::OkStatus();
 }
 
+absl::Status SetDevice(const Node& node, JobDraft& draft) {
+  const absl::StatusOr<std::string> device = OneOf(node, {"cpu", "cuda"});
+  if (device.ok()) draft.job.set_device(*device == "cuda" ? v1::Job::CUDA : v1::Job::CPU);
+  return device.status();
+}
+
 std::vector<JobField> MakeFields() {
   constexpr bool kFit = true;
   constexpr bool kAll = false;
@@ -313,8 +319,11 @@ std::vector<JobField> MakeFields() {
       {"replicas.min", "", "", "", "Fewest trainers to run with", kAll, SetMinReplicas},
       {"replicas.max", "", "", "", "Most trainers to use", kAll, SetMaxReplicas},
       {"replicas.threads", "--threads", "", "N", "Compute threads of a trainer; default: an even share of the cores", kAll, SetThreads},
+      {"device", "--device", "", "cpu|cuda", "What trainers compute on: cpu (default), or cuda, which so far can be planned and not run",
+       kAll, SetDevice},
       {"memory", "", "", "", "auto or none: short for memory.remedies", kAll, SetRemedies},
-      {"memory.limit", "--memory-limit", "", "SIZE", "What the whole process of one trainer may take; default: what its worker has", kAll,
+      {"memory.limit", "--memory-limit", "", "SIZE",
+       "What the whole process of one trainer may take, with cuda of its device; default: what its worker has, with cuda no limit", kAll,
        SetMemoryLimit},
       {"memory.remedies", "--memory-remedies", "", "auto|none",
        "What does not fit is fitted by what keeps the bits, or refused as it is; default auto", kAll, SetRemedies},

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "client/render.h"
 #include "client/size.h"
@@ -14,9 +15,9 @@
 namespace lockstep {
 namespace {
 
-constexpr double kWidth = 1000, kHeight = 540;
+constexpr double kWidth = 1000, kHeightAlone = 540;
 constexpr double kLeft = 90, kRight = 980, kTop = 92, kBottom = 380;
-constexpr double kLegend = kHeight - 42, kLegendRow = 22;
+constexpr double kLegend = kHeightAlone - 42, kLegendRow = 22;
 // About what a character takes, in the usual text and in bold.
 constexpr double kCharacter = 6.6, kBold = 8.5;
 constexpr size_t kMostInHeading = 110;
@@ -72,7 +73,11 @@ std::string Tick(uint64_t bytes, uint64_t step, uint64_t highest) {
 
 class Picture {
  public:
-  explicit Picture(const v1::JobStatus& status) : status_(status), profile_(status.profile()) {
+  explicit Picture(const v1::JobStatus& status)
+      : status_(status),
+        profile_(status.profile()),
+        of_(profile_.has_host() ? "the CUDA device of one trainer" : "one trainer"),
+        height_(kHeightAlone + (profile_.has_host() ? 2 * kLegendRow : 0)) {
     for (const uint64_t bytes : profile_.timeline_bytes()) own_ = std::max(own_, bytes);
     const uint64_t each = profile_.bytes_per_further_thread() > 0 ? profile_.bytes_per_further_thread() : own_;
     const uint64_t threads = std::max(profile_.threads(), 1u);
@@ -94,7 +99,7 @@ class Picture {
     svg_ = absl::StrFormat(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" role=\"img\"\n"
         "     font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"12\" fill=\"#222\">\n",
-        kWidth, kHeight, kWidth, kHeight);
+        kWidth, height_, kWidth, height_);
     Heading();
     if (profile_.timeline_bytes().empty()) {
       Text((kLeft + kRight) / 2, (kTop + kBottom) / 2, "middle", "", "The course of memory over a step was not recorded.");
@@ -151,10 +156,10 @@ class Picture {
     const std::string what =
         absl::StrCat(job.model().file_name(), ", batch ", job.batch(),
                      job.virtual_replicas() > 0 ? absl::StrCat(", ", job.virtual_replicas(), " virtual replicas") : "");
-    absl::StrAppend(&svg_, "<title>", XmlText(absl::StrCat("Memory of one trainer over one step: ", what)), "</title>\n");
-    Rectangle(0, 0, kWidth, kHeight, "#fff", "");
+    absl::StrAppend(&svg_, "<title>", XmlText(absl::StrCat("Memory of ", of_, " over one step: ", what)), "</title>\n");
+    Rectangle(0, 0, kWidth, height_, "#fff", "");
     Text(20, 28, "start", "font-size=\"16\" font-weight=\"600\"",
-         absl::StrCat("Memory of one trainer over one step: ", Shortened(what, kMostInHeading - 40)));
+         absl::StrCat("Memory of ", of_, " over one step: ", Shortened(what, kMostInHeading - 20 - of_.size())));
     if (profile_.timeline_bytes().empty()) return;
     absl::StrAppend(&svg_, "<circle cx=\"26\" cy=\"45.5\" r=\"4\" fill=\"#c5221f\"/>\n");
     const std::string at = profile_.at_peak().empty() ? "" : absl::StrCat(": ", PlaceText(profile_.at_peak()));
@@ -267,11 +272,27 @@ class Picture {
       const uint32_t others = profile_.threads() - 1;
       entry("#d7dbe0", absl::StrCat(others, " more virtual replica", others == 1 ? "" : "s", " at the peak, ", FormatSize(others_)));
     }
-    entry("#b8bec7", absl::StrCat("beside the step: state, pipeline, runtime, ", FormatSize(beside_)));
+    entry("#b8bec7",
+          absl::StrCat("beside the step: ", profile_.has_host() ? "state, pictures, workspaces, context, " : "state, pipeline, runtime, ",
+                       FormatSize(beside_)));
+    if (!profile_.has_host()) return;
+    const auto table = [&](const char* where, const BytesByCategory& bytes_by_category, uint64_t all) {
+      std::vector<std::string> parts;
+      for (const std::string& name : CategoriesOf(bytes_by_category, {})) {
+        if (const uint64_t bytes = bytes_by_category.at(name); bytes > 0) parts.push_back(absl::StrCat(name, " ", FormatSize(bytes)));
+      }
+      y += kLegendRow;
+      Text(kLeft, y, "start", "font-size=\"11\" fill=\"#555\"",
+           absl::StrCat(where, ", ", FormatSize(all), ": ", absl::StrJoin(parts, ", ")));
+    };
+    table("On the device", profile_.bytes_by_category(), profile_.resident_bytes());
+    table("On the host", profile_.host().bytes_by_category(), profile_.host().resident_bytes());
   }
 
   const v1::JobStatus& status_;
   const v1::MemoryProfile& profile_;
+  const std::string of_;  // whose memory
+  const double height_;
   // Of the peak: what one virtual replica's step takes, what those beside it take at most, and the rest of the process.
   uint64_t own_ = 0, others_ = 0, beside_ = 0;
   uint64_t lowest_ = 0, highest_ = 0;  // of the axis

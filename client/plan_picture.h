@@ -1,7 +1,7 @@
 #pragma once
-// A picture of a trainer's memory over one step, as SVG: what it takes beside the step, and on top of it the step of one virtual replica,
-// allocation by allocation, in the colours of forward and backward; the peak with the layer that runs at it; the limit. Pure functions.
-// Thread-safe.
+// A picture of a trainer's memory over one step, or of its CUDA device's, as SVG: what it takes beside the step, and on top of it the step
+// of one virtual replica, allocation by allocation, in the colours of forward and backward; the peak with the layer that runs at it; the
+// limit. Pure functions. Thread-safe.
 
 #include <string>
 #include <string_view>

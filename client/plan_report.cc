@@ -24,6 +24,12 @@ v1::Job PlannedJob(const v1::JobStatus& status) {
   return job;
 }
 
+// Of the process, on the host.
+uint64_t TrainerBytes(const v1::JobStatus& status) {
+  const v1::MemoryProfile& profile = status.profile();
+  return profile.has_host() ? profile.host().resident_bytes() : profile.resident_bytes();
+}
+
 std::string Counted(uint64_t count, absl::string_view noun) { return absl::StrCat(count, " ", noun, count == 1 ? "" : "s"); }
 
 std::string Heading(const v1::JobStatus& status) {
@@ -33,27 +39,49 @@ std::string Heading(const v1::JobStatus& status) {
   return absl::StrCat(job.model().file_name(), ": batch ", job.batch(), " as ", Counted(job.virtual_replicas(), "virtual replica"), " of ",
                       Counted(each, "sample"), job.micro_batch() < each ? absl::StrCat(" (", job.micro_batch(), " at once), ") : ", ",
                       threads > 1 ? absl::StrCat(threads, " side by side") : "one at a time",
-                      trainers > 1 ? absl::StrCat(" in each of ", trainers, " trainers") : " in one trainer");
+                      trainers > 1 ? absl::StrCat(" in each of ", trainers, " trainers") : " in one trainer",
+                      !status.profile().has_host() ? ""
+                      : trainers > 1               ? ", with a CUDA device each"
+                                                   : ", with a CUDA device");
 }
 
-std::string CategoryTable(const v1::JobStatus& status) {
-  const v1::MemoryProfile& profile = status.profile();
-  std::vector<std::vector<std::string>> rows;
-  for (const std::string& name : CategoriesOf(profile.bytes_by_category(), {})) {
-    const uint64_t bytes = profile.bytes_by_category().at(name);
-    const double share =
-        profile.resident_bytes() == 0 ? 0 : 100 * static_cast<double>(bytes) / static_cast<double>(profile.resident_bytes());
+using Rows = std::vector<std::vector<std::string>>;
+
+// Of what takes something, or, for those who wonder at what is missing, of everything.
+void AddCategories(const BytesByCategory& bytes_by_category, uint64_t all, bool also_nothing, Rows& rows) {
+  for (const std::string& name : CategoriesOf(bytes_by_category, {})) {
+    const uint64_t bytes = bytes_by_category.at(name);
+    if (bytes == 0 && !also_nothing) continue;
+    const double share = all == 0 ? 0 : 100 * static_cast<double>(bytes) / static_cast<double>(all);
     rows.push_back({absl::StrCat("  ", name), FormatSize(bytes), absl::StrFormat("%.1f %%", share)});
   }
-  const uint64_t limit = profile.limit_bytes();
+  rows.push_back({"  in all", FormatSize(all), ""});
+}
+
+void AddHost(const v1::JobStatus& status, Rows& rows) {
   const uint32_t trainers = MostTrainers(status);
-  rows.push_back({"  in all", FormatSize(profile.resident_bytes()), ""});
+  if (trainers < 2) return;
+  rows.push_back({absl::StrCat("  ", Counted(trainers, "trainer"), " on one host"), FormatSize(trainers * TrainerBytes(status)), ""});
+}
+
+// Of its process, or of its device, with the limit of either.
+std::string CategoryTable(const v1::JobStatus& status) {
+  const v1::MemoryProfile& profile = status.profile();
+  Rows rows;
+  AddCategories(profile.bytes_by_category(), profile.resident_bytes(), !profile.has_host(), rows);
   if (profile.expected_resident_bytes() > 0) rows.push_back({"  expected", FormatSize(profile.expected_resident_bytes()), ""});
+  const uint64_t limit = profile.limit_bytes();
   rows.push_back({status.job().memory().limit_bytes() == 0 && limit > 0 ? "  limit of the worker" : "  limit",
                   limit == 0 ? "none" : FormatSize(limit), ""});
-  if (trainers > 1) {
-    rows.push_back({absl::StrCat("  ", Counted(trainers, "trainer"), " on one host"), FormatSize(trainers * profile.resident_bytes()), ""});
-  }
+  if (!profile.has_host()) AddHost(status, rows);
+  return RenderTable(rows, {false, true, true});
+}
+
+std::string HostTable(const v1::JobStatus& status) {
+  const v1::HostMemory& host = status.profile().host();
+  Rows rows;
+  AddCategories(host.bytes_by_category(), host.resident_bytes(), false, rows);
+  AddHost(status, rows);
   return RenderTable(rows, {false, true, true});
 }
 
@@ -90,9 +118,13 @@ uint32_t MostTrainers(const v1::JobStatus& status) {
 
 std::string RenderPlan(const v1::JobStatus& status) {
   const v1::MemoryProfile& profile = status.profile();
-  std::string text = absl::StrCat(Heading(status), "\nPredicted memory of one trainer at its peak, by category\n", CategoryTable(status));
+  const bool cuda = profile.has_host();
+  std::string text = absl::StrCat(Heading(status), "\nPredicted memory of ", cuda ? "the device of one trainer" : "one trainer",
+                                  " at its peak, by category\n", CategoryTable(status));
+  if (cuda) absl::StrAppend(&text, "\nPredicted memory of its process on the host, by category\n", HostTable(status));
   if (!profile.at_peak().empty()) absl::StrAppend(&text, "\nAt the peak: ", PlaceText(profile.at_peak()));
-  absl::StrAppend(&text, "\nTensors take ", FormatSize(TensorBytes(profile)), " of it; each virtual replica at a time ",
+  absl::StrAppend(&text, cuda ? "\nTensors and workspaces take " : "\nTensors take ", FormatSize(TensorBytes(profile)),
+                  cuda ? " of the device; each" : " of it; each virtual replica at a time ",
                   FormatSize(profile.bytes_per_further_thread()));
   if (profile.largest_batch() > 0) {
     absl::StrAppend(&text, "\nThe largest batch that fits: ", profile.largest_batch(), ", with ",
@@ -117,16 +149,17 @@ Json PlanToJson(const v1::JobStatus& status) {
   json["state"] = v1::JobState_Name(status.state());
   json["failure"] = v1::FailureKind_Name(status.failure());
   json["reason"] = status.reason();
-  json["device"] = "cpu";
+  json["device"] = profile.has_host() ? "cuda" : "cpu";
   json["model"] = job.model().file_name();
   json["batch"] = job.batch();
   json["virtual_replicas"] = job.virtual_replicas();
   json["micro_batch"] = job.micro_batch();
   json["trainers"] = MostTrainers(status);
   json["threads"] = profile.threads();
-  json["trainer_bytes"] = profile.resident_bytes();
+  if (profile.has_host()) json["device_bytes"] = profile.resident_bytes();
+  json["trainer_bytes"] = TrainerBytes(status);
   json["expected_trainer_bytes"] = known(profile.expected_resident_bytes());
-  json["host_bytes"] = MostTrainers(status) * profile.resident_bytes();
+  json["host_bytes"] = MostTrainers(status) * TrainerBytes(status);
   json["tensor_bytes"] = TensorBytes(profile);
   json["limit_bytes"] = known(profile.limit_bytes());
   json["largest_batch"] = known(profile.largest_batch());

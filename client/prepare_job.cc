@@ -23,11 +23,10 @@ void CheckKind(const CommandLine& line, v1::Job& job, std::vector<std::string>& 
   job.set_kind(kind);
 }
 
-void ReadPlan(const CommandLine& line, v1::Job& job, std::vector<std::string>& errors) {
+void ReadPlan(v1::Job& job) {
   job.set_plan_only(true);
   // How long it trains makes no difference to its memory.
   if (job.kind() == v1::Job::FIT && job.length_case() == v1::Job::LENGTH_NOT_SET) job.set_epochs(1);
-  if (line.device == "cuda") errors.emplace_back("--device: nothing can be predicted for cuda yet; plan for cpu, or leave it out");
 }
 
 void CheckOutputs(const CommandLine& line, std::vector<std::string>& errors) {
@@ -58,7 +57,7 @@ PreparedJob PrepareJob(const CommandLine& line) {
   v1::Job& job = prepared.draft.job;
   std::vector<std::string>& errors = prepared.errors;
   CheckKind(line, job, errors);
-  if (line.command == Command::kPlan) ReadPlan(line, job, errors);
+  if (line.command == Command::kPlan) ReadPlan(job);
   const auto add = [&errors](const std::vector<std::string>& more) { errors.insert(errors.end(), more.begin(), more.end()); };
   // A field that could not be read would be called missing as well.
   if (errors.empty()) add(CheckFields(prepared.draft));

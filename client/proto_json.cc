@@ -53,11 +53,15 @@ Json ValueToJson(const Message& message, const FieldDescriptor& field, int index
 }
 
 // Not by reflection: what that keeps beside a map is laid out differently under ThreadSanitizer than in the library.
-// REQUIRES: `field` is bytes_by_category, the only map that clients see.
+// REQUIRES: it is bytes_by_category, the only map that clients see.
+const google::protobuf::Map<std::string, uint64_t>& BytesByCategory(const Message& message) {
+  if (message.GetDescriptor() == v1::MemoryReport::descriptor()) return static_cast<const v1::MemoryReport&>(message).bytes_by_category();
+  if (message.GetDescriptor() == v1::HostMemory::descriptor()) return static_cast<const v1::HostMemory&>(message).bytes_by_category();
+  return static_cast<const v1::MemoryProfile&>(message).bytes_by_category();
+}
+
 Json MapToJson(const Message& message) {
-  const bool measured = message.GetDescriptor() == v1::MemoryReport::descriptor();
-  const auto& bytes = measured ? static_cast<const v1::MemoryReport&>(message).bytes_by_category()
-                               : static_cast<const v1::MemoryProfile&>(message).bytes_by_category();
+  const auto& bytes = BytesByCategory(message);
   Json json = Json::object();
   for (const auto& [name, value] : std::map<std::string, uint64_t>(bytes.begin(), bytes.end())) json[name] = value;
   return json;

@@ -62,6 +62,11 @@ absl::StatusOr<Ask> AskOf(const v1::Job& submitted, const v1::PlanReport& plan) 
   ask.threads = submitted.replicas().threads();
   ask.most_threads = std::max(job.replicas().threads(), 1u);
   const v1::MemoryProfile& profile = plan.profile();
+  if (profile.device() == v1::Job::CUDA) {
+    // Workers offer the memory of their hosts: what is planned of a device is none of it.
+    ask.base_bytes = profile.host().resident_bytes();
+    return ask;
+  }
   ask.pipeline_bytes = job.data().memory_bytes();
   ask.bytes_per_thread = profile.bytes_per_further_thread();
   if (profile.resident_bytes() > 0) {

@@ -142,7 +142,9 @@ absl::Status Coordinator::ReportPlan(const v1::PlanReport& report) {
   const v1::Job& submitted = job->record.job;
   if (errors.empty()) {
     const auto ask = AskOf(submitted, report);
-    const auto shortage = ask.ok() && submitted.plan_only() ? WhyNever(*ask, Offers()) : std::nullopt;
+    // Those that plan for cuda need not be those that have it.
+    const bool here = submitted.plan_only() && submitted.device() != v1::Job::CUDA;
+    const auto shortage = ask.ok() && here ? WhyNever(*ask, Offers()) : std::nullopt;
     if (!ask.ok()) {
       errors.emplace_back(ask.status().message());
     } else if (shortage && shortage->of_memory && submitted.memory().limit_bytes() == 0) {

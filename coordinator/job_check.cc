@@ -27,6 +27,9 @@ class Checker {
     Require(job_.name().size() <= kLongestName, "name", absl::StrCat("is ", job_.name().size(), " bytes long; at most ", kLongestName));
     CheckModel();
     CheckFolders();
+    Require(job_.device() != v1::Job::CUDA || job_.plan_only(), "device",
+            "nothing can be run on cuda yet, only planned (plan_only); leave it out to run on cpu");
+    Require(v1::Job::Device_IsValid(job_.device()), "device", absl::StrCat(job_.device(), " is none that is known"));
     CheckLength();
     CheckReplicas();
     CheckImage(job_.data().image());

@@ -22,6 +22,7 @@ using prometheus::MetricType;
 constexpr size_t kMostEnded = 20;
 
 using Labels = std::vector<ClientMetric::Label>;
+using BytesByCategory = google::protobuf::Map<std::string, uint64_t>;
 
 class Families {
  public:
@@ -82,13 +83,23 @@ void ForEachJob(const std::vector<const Snapshot::JobFigures*>& jobs, AddOne add
 }
 
 void AddMemory(const std::vector<const Snapshot::JobFigures*>& jobs, Families& families) {
-  ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
-    for (const auto& [category, bytes] : job.status.profile().bytes_by_category()) {
+  const auto predicted = [&](const char* name, const char* help, const Labels& labels, const BytesByCategory& bytes_by_category) {
+    for (const auto& [category, bytes] : bytes_by_category) {
       Labels with = labels;
       with.push_back({"category", category});
-      families.Add("lockstep_job_memory_predicted_bytes", "Memory of one trainer of the job by category, as planning predicted it.",
-                   MetricType::Gauge, std::move(with), static_cast<double>(bytes));
+      families.Add(name, help, MetricType::Gauge, std::move(with), static_cast<double>(bytes));
     }
+  };
+  ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
+    const v1::MemoryProfile& profile = job.status.profile();
+    predicted("lockstep_job_memory_predicted_bytes", "Memory of one trainer of the job by category, as planning predicted it.", labels,
+              profile.has_host() ? profile.host().bytes_by_category() : profile.bytes_by_category());
+  });
+  ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
+    const v1::MemoryProfile& profile = job.status.profile();
+    if (!profile.has_host()) return;
+    predicted("lockstep_job_device_memory_predicted_bytes", "Memory of one trainer's device by category, as planning predicted it.", labels,
+              profile.bytes_by_category());
   });
   ForEachJob(jobs, [&](const Snapshot::JobFigures& job, const Labels& labels) {
     for (const v1::ReplicaStatus& replica : job.status.replicas()) {

@@ -9,6 +9,7 @@
 #include "allreduce/ordered_allreduce.h"
 #include "base/status_macros.h"
 #include "memory/replay.h"
+#include "trainer/chosen_segments.h"
 
 namespace lockstep {
 namespace {
@@ -17,34 +18,16 @@ using memory::Category;
 
 // What the pool keeps beyond its highest moment, where it may.
 constexpr int64_t kSlackBytes = 32 << 20;
-// What the C heap keeps for later, and what only training has of libraries.
-constexpr int64_t kHeapSlackBytes = 24 << 20;
-// Of both, what was seen of models of keras.applications.
+// Of what the pool and the C heap keep, what was seen of models of keras.applications.
 constexpr int64_t kHeapExpectedBytes = 10 << 20;
 // How often a choice that turned out to take more is made again, for less.
 constexpr int kAttempts = 3;
-// More than a picture of usual width shows.
-constexpr size_t kTimelinePoints = 1000;
-
-int CallsIn(const Recomputation& recompute) {
-  int calls = 0;
-  for (const Segment& segment : recompute.segments) calls += segment.end - segment.first - static_cast<int>(segment.stored.size());
-  return calls;
-}
 
 std::string AtATime(int threads) { return threads == 1 ? "one virtual replica" : absl::StrCat(threads, " virtual replicas"); }
 
 std::string Size(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
 
 }  // namespace
-
-Recomputation ToRecomputation(const memory::Choice& choice) {
-  Recomputation recomputation;
-  for (const memory::CallRange& range : choice.segments) recomputation.segments.push_back({range.first, range.end, range.stored});
-  recomputation.bytes_per_thread = choice.bytes;
-  recomputation.time_ratio = choice.time_ratio;
-  return recomputation;
-}
 
 MemoryFit::MemoryFit(RunSpec& spec, Trial& trial, const CallGraph& graph, MemoryAround around)
     : spec_(spec),
@@ -170,8 +153,7 @@ absl::Status MemoryFit::Apply(Setting& setting) {
     absl::StatusOr<Recomputation> recompute = Recompute(Left(setting));
     if (recompute.ok()) {
       setting.recompute = *std::move(recompute);
-      Add("recompute", absl::StrCat(CallsIn(setting.recompute), " of ", graph_.calls.size(), " layers computed again in backward"), setting,
-          true);
+      Add("recompute", ComputedAgainText(setting.recompute, graph_.calls.size()), setting, true);
       return absl::OkStatus();
     }
     if (!absl::IsNotFound(recompute.status())) return recompute.status();
@@ -263,8 +245,7 @@ void MemoryFit::ListFurther(Setting setting) {
   }
   for (const Recomputation& next : spec_.next) {
     setting.recompute = next;
-    Add("recompute", absl::StrCat(CallsIn(next), " of ", graph_.calls.size(), " layers computed again in backward (about)"), setting,
-        false);
+    Add("recompute", absl::StrCat(ComputedAgainText(next, graph_.calls.size()), " (about)"), setting, false);
   }
 }
 

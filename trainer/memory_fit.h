@@ -20,6 +20,12 @@
 
 namespace lockstep {
 
+// What the C heap keeps for later, and what only training has of libraries.
+inline constexpr int64_t kHeapSlackBytes = 24 << 20;
+inline constexpr int64_t kMostMicroBatch = 1 << 16;
+// More than a picture of usual width shows.
+inline constexpr size_t kTimelinePoints = 1000;
+
 // Beside the tensors of steps.
 struct MemoryAround {
   RuntimeBytes runtime_bytes;             // asked once steps were recorded

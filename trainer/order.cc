@@ -158,6 +158,11 @@ v1::MemoryProfile ToProto(const MemoryProfile& profile) {
   for (const std::string& place : profile.places) proto.add_places(place);
   proto.set_threads(static_cast<uint32_t>(profile.threads));
   proto.set_method(profile.method);
+  proto.set_device(profile.device == Device::kCuda ? v1::Job::CUDA : v1::Job::CPU);
+  if (profile.device == Device::kCuda) {
+    SetBytes(profile.host, *proto.mutable_host()->mutable_bytes_by_category());
+    proto.mutable_host()->set_resident_bytes(static_cast<uint64_t>(profile.host.Total()));
+  }
   return proto;
 }
 
@@ -187,6 +192,7 @@ RunSpec ToRunSpec(const v1::TrainerStart& start) {
   spec.address = start.address();
   spec.scratch = start.scratch();
   spec.kind = KindOf(job);
+  spec.device = job.device() == v1::Job::CUDA ? Device::kCuda : Device::kCpu;
   spec.model_file = job.model().file_name();
   ReadData(job.data(), spec);
   ReadLength(job, spec);

@@ -21,6 +21,7 @@
 #include "dataset/sampler.h"
 #include "memory/cpu_allocator.h"
 #include "trainer/callbacks.h"
+#include "trainer/cuda_fit.h"
 #include "trainer/data_source.h"
 #include "trainer/loaded_model.h"
 #include "trainer/memory_fit.h"
@@ -215,23 +216,35 @@ class Planner {
 
   void MeasureMemory() {
     RunSpec& spec = out_.resolved;
-    spec.threads = std::max(1, std::min(spec.threads, spec.virtual_replicas));
+    spec.threads = spec.device == Device::kCuda ? 1 : std::max(1, std::min(spec.threads, spec.virtual_replicas));
     const absl::StatusOr<std::unique_ptr<Trial>> trial = Trial::Create(spec, *loaded_, recipe_);
     if (!trial.ok()) return RefuseMemory(trial.status());
     loaded_->archive.reset();  // it holds the file's weights
-    MemoryFit fit(spec, **trial, loaded_->model->call_graph(),
-                  {runtime_bytes_, PipelineBytesPerSample(), LeastPipelineBytes(), out_.total_steps, PipelineForecast()});
+    const CallGraph& graph = loaded_->model->call_graph();
+    if (spec.device == Device::kCuda) {
+      // Which device it will be is not known.
+      Report(CudaFit(spec, **trial, graph, runtime_bytes_, PictureBytes() + static_cast<int64_t>(sizeof(int64_t)),
+                     memory::CudaConstantsOf(0)));
+    } else {
+      Report(MemoryFit(spec, **trial, graph,
+                       {runtime_bytes_, PipelineBytesPerSample(), LeastPipelineBytes(), out_.total_steps, PipelineForecast()}));
+    }
+  }
+
+  template <typename Fit>
+  void Report(Fit fit) {
     const absl::Status status = fit.Run();
     out_.profile = fit.profile();
     if (!status.ok()) return RefuseMemory(status);
     for (const std::string& note : fit.notes()) out_.notes.push_back(note);
   }
 
-  int64_t PipelineBytesPerSample() const {
+  int64_t PictureBytes() const {
     const ImageSpec& image = out_.resolved.image;
-    const int64_t bytes = int64_t{image.height} * image.width * loaded_->model->input_shape().back() * static_cast<int64_t>(sizeof(float));
-    return files_.validation_index.empty() ? bytes : 2 * bytes;
+    return int64_t{image.height} * image.width * loaded_->model->input_shape().back() * static_cast<int64_t>(sizeof(float));
   }
+
+  int64_t PipelineBytesPerSample() const { return files_.validation_index.empty() ? PictureBytes() : 2 * PictureBytes(); }
 
   dataset::PipelineOptions TrainPipeline() const {
     const RunSpec& spec = out_.resolved;

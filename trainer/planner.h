@@ -23,6 +23,7 @@ struct RunFiles {
 
 // What a job needs (proto/progress.proto says what each field means).
 struct MemoryProfile {
+  Device device = Device::kCpu;
   struct Remedy {
     std::string name, text;
     int64_t resident_bytes = 0;
@@ -43,6 +44,7 @@ struct MemoryProfile {
   std::vector<std::string> places;
   int threads = 1;
   std::string method;
+  memory::Bytes host;  // with kCuda: all of the above is of the device
 };
 
 // What a process takes once it has taken steps, beside what planning counts: libraries, static data, what they keep in the heap.

@@ -14,6 +14,7 @@
 namespace lockstep {
 
 enum class JobKind { kFit, kEvaluate, kPredict };
+enum class Device { kCpu, kCuda };
 
 // Names as the job has them: "bilinear", "float32"; planning checks them.
 struct ImageSpec {
@@ -64,7 +65,8 @@ struct RunSpec : Placement {
   std::string scratch;  // a folder of this trainer's own
 
   JobKind kind = JobKind::kFit;
-  std::string model_file;  // base name, for messages
+  Device device = Device::kCpu;  // kCuda: planned, and not run
+  std::string model_file;        // base name, for messages
   std::string train_folder;
   std::string validation_folder;  // empty: none
   ImageSpec image;
@@ -81,7 +83,7 @@ struct RunSpec : Placement {
   int micro_batch = 0;
   int most_replicas = 1;  // while planning
   bool plan_only = false;
-  int64_t memory_limit = 0;         // of the whole process; 0: none
+  int64_t memory_limit = 0;         // of the whole process, with kCuda of its device; 0: none
   int64_t worker_memory_bytes = 0;  // while planning: what a trainer can have at all; 0: not known
   bool remedies = true;             // those that keep the bits may be applied
   bool allows_micro_batch = false;  // a smaller one, too, which changes bits
@@ -106,6 +108,8 @@ struct RunSpec : Placement {
   int state_hash_every = 1;
 
   bool keeps_checkpoints() const { return kind == JobKind::kFit && (checkpoint_steps > 0 || checkpoint_seconds > 0); }
+  // Of the process of this trainer; 0: none.
+  int64_t process_limit() const { return device == Device::kCuda ? 0 : memory_limit; }
   int ranks() const { return static_cast<int>(runs.size()); }
   const allreduce::LeafRange& my_run() const { return runs[static_cast<size_t>(rank)]; }
   // Which virtual replicas each compute thread computes, in order.

@@ -39,6 +39,25 @@ int64_t LiveBytes() {
   return usage.live.Total() - usage.live[Category::kAllocatorSlack];
 }
 
+// Of the state, in the order in which they were asked for.
+std::vector<std::pair<Category, int64_t>> HeldBlocks(const memory::Trace& trace) {
+  std::vector<std::pair<Category, int64_t>> asked;
+  std::vector<bool> held;
+  for (const memory::Trace::Event& event : trace.events) {
+    if (event.release) {
+      held[static_cast<size_t>(event.block)] = false;
+    } else {
+      asked.emplace_back(event.category, event.bytes);
+      held.push_back(event.category == Category::kParameters || event.category == Category::kOptimizer);
+    }
+  }
+  std::vector<std::pair<Category, int64_t>> blocks;
+  for (size_t i = 0; i < asked.size(); ++i) {
+    if (held[i]) blocks.push_back(asked[i]);
+  }
+  return blocks;
+}
+
 // Made-up pictures, which are no memory until somebody writes to them.
 class Blank {
  public:
@@ -86,12 +105,14 @@ class TrialOf final : public Trial {
 
   static absl::StatusOr<std::unique_ptr<Trial>> Create(const RunSpec& spec, const LoadedModel& loaded, const Recipe& recipe) {
     const memory::Bytes before = memory::CpuTensorPool().GetUsage().live;
+    memory::Recording recording;
     ASSIGN_OR_RETURN(std::unique_ptr<Replica<T>> replica, Replica<T>::Create(*loaded.model, *loaded.archive, recipe, /*blank=*/true));
     const memory::Bytes after = memory::CpuTensorPool().GetUsage().live;
     auto trial = std::make_unique<TrialOf>(spec, loaded, recipe, std::move(replica));
     for (const Category category : {Category::kParameters, Category::kOptimizer}) {
       trial->state_[category] = after[category] - before[category];
     }
+    trial->state_blocks_ = HeldBlocks(recording.Take());
     return trial;
   }
 
@@ -211,9 +232,9 @@ class TrialOf final : public Trial {
     };
     size_t done = 0;
     // The first alone, where all of them side by side might be too much; then it is known.
-    if (spec_.micro_batch >= kOtherRegime || spec_.memory_limit > 0) SideBySide(done++, 1, record);
+    if (spec_.micro_batch >= kOtherRegime || spec_.process_limit() > 0) SideBySide(done++, 1, record);
     const int64_t all = done == 0 ? 0 : memory::PeakOf(traces[0]).bytes * (points[1] + points[2]) / points[0];
-    const bool fits = spec_.memory_limit == 0 || this->state_.Total() + all + kBesideRecordings <= spec_.memory_limit;
+    const bool fits = spec_.process_limit() == 0 || this->state_.Total() + all + kBesideRecordings <= spec_.process_limit();
     while (done < recordings) {
       const size_t next = fits ? recordings - done : 1;
       SideBySide(done, next, record);

@@ -8,6 +8,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -63,6 +65,8 @@ class Trial {
 
   // Parameters, statistics, the optimizer's slots.
   const memory::Bytes& state() const { return state_; }
+  // The same, block by block: category, and bytes as asked for.
+  const std::vector<std::pair<memory::Category, int64_t>>& state_blocks() const { return state_blocks_; }
   // One vector of gradients, with statistics; and what a checkpoint copies.
   virtual const allreduce::Layout& gradients() const = 0;
   virtual int64_t state_bytes() const = 0;
@@ -80,6 +84,7 @@ class Trial {
 
  protected:
   memory::Bytes state_;
+  std::vector<std::pair<memory::Category, int64_t>> state_blocks_;
 };
 
 }  // namespace lockstep
