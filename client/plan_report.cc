@@ -124,8 +124,7 @@ std::string RenderPlan(const v1::JobStatus& status) {
   if (cuda) absl::StrAppend(&text, "\nPredicted memory of its process on the host, by category\n", HostTable(status));
   if (!profile.at_peak().empty()) absl::StrAppend(&text, "\nAt the peak: ", PlaceText(profile.at_peak()));
   absl::StrAppend(&text, cuda ? "\nTensors and workspaces take " : "\nTensors take ", FormatSize(TensorBytes(profile)),
-                  cuda ? " of the device; each" : " of it; each virtual replica at a time ",
-                  FormatSize(profile.bytes_per_further_thread()));
+                  cuda ? " of the device" : " of it", "; each virtual replica at a time ", FormatSize(profile.bytes_per_further_thread()));
   if (profile.largest_batch() > 0) {
     absl::StrAppend(&text, "\nThe largest batch that fits: ", profile.largest_batch(), ", with ",
                     Counted(PlannedJob(status).virtual_replicas(), "virtual replica"));

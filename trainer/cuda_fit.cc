@@ -25,6 +25,13 @@ constexpr int kSearches = 4;
 // Micro-batches that are computed and on their way.
 constexpr int kMicroBatchesOnDevice = 2;
 
+// Those with the fewest bytes, the same in every process: what calls take of time, which is measured, has no say.
+memory::Choice LeastOfMemory(const memory::PassCosts& costs) {
+  memory::PassCosts even = costs;
+  for (memory::PassCosts::Call& call : even.calls) call.seconds = 1;
+  return memory::CostOf(costs, memory::FewestBytes(even).segments);
+}
+
 std::string InMiB(int64_t limit) { return absl::StrCat("a limit of ", limit / kMiB, "MiB"); }
 
 }  // namespace
@@ -125,7 +132,7 @@ absl::StatusOr<bool> CudaFit::Recompute() {
     if (Fits(chosen_, spec_.micro_batch, limit_)) return true;
     target = std::min(target, choice->bytes) - std::max<int64_t>(LeastLimit(chosen_, spec_.micro_batch) - limit_, choice->bytes / 50);
   }
-  RETURN_IF_ERROR(Record(memory::FewestBytes(costs)));
+  RETURN_IF_ERROR(Record(LeastOfMemory(costs)));
   return Fits(chosen_, spec_.micro_batch, limit_);
 }
 
@@ -178,7 +185,7 @@ void CudaFit::ListFurther() {
   for (const int64_t target : {now * 3 / 4, now / 2}) {
     if (auto choice = memory::ChooseSegments(costs, target)) choices.push_back(*std::move(choice));
   }
-  choices.push_back(memory::FewestBytes(costs));
+  choices.push_back(LeastOfMemory(costs));
   int64_t last = now;
   for (const memory::Choice& choice : choices) {
     if (choice.bytes > last * 49 / 50) continue;
@@ -188,7 +195,7 @@ void CudaFit::ListFurther() {
   }
 }
 
-absl::Status CudaFit::FindLargestBatch(bool refused) {
+absl::Status CudaFit::FindLargestBatch() {
   const auto largest_of = [&](const RecordedPass& pass) {
     return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, 0,
                                   [&](int64_t some) { return Fits(pass, some, limit_) ? int64_t{0} : int64_t{1}; });
@@ -198,10 +205,12 @@ absl::Status CudaFit::FindLargestBatch(bool refused) {
     // As much as possible computed again; what that is may differ by the micro-batch, and the answer is to hold for its own.
     int64_t at = spec_.micro_batch;
     RecordedPass least = chosen_;
+    std::vector<Segment> segments = recompute_.segments;
     for (int search = 0; search < kSearches; ++search) {
-      // Where nothing fits it was recorded last.
-      if (search > 0 || !refused) {
-        ASSIGN_OR_RETURN(least, trial_.Record(ToRecomputation(memory::FewestBytes(plain_.CostsAt(at, graph_))).segments));
+      std::vector<Segment> wanted = ToRecomputation(LeastOfMemory(plain_.CostsAt(at, graph_))).segments;
+      if (wanted != segments) {
+        segments = std::move(wanted);
+        ASSIGN_OR_RETURN(least, trial_.Record(segments));
       }
       if (search > 0 && Fits(least, at, limit_)) {
         samples = at;
@@ -267,7 +276,7 @@ absl::Status CudaFit::Run() {
   if (limit_ > 0 && !Fits(plain_, spec_.micro_batch, limit_)) status = spec_.remedies ? Apply() : Refuse();
   if (!status.ok() && !absl::IsResourceExhausted(status)) return status;
   Describe(status.ok());
-  if (limit_ > 0) RETURN_IF_ERROR(FindLargestBatch(!status.ok()));
+  if (limit_ > 0) RETURN_IF_ERROR(FindLargestBatch());
   if (!status.ok()) return absl::ResourceExhaustedError(absl::StrCat(status.message(), ". ", WhatWouldFit()));
   ListFurther();
   notes_.emplace_back(

@@ -69,7 +69,7 @@ class CudaFit {
   absl::Status MakeMicroBatchSmaller();
   void Add(const char* name, std::string text, int64_t bytes, double time_ratio, bool applied);
   void ListFurther();
-  absl::Status FindLargestBatch(bool refused);
+  absl::Status FindLargestBatch();
   void Describe(bool fits);
   absl::Status Refuse() const;
   std::string WhatWouldFit() const;
