@@ -163,6 +163,21 @@ TEST(JobReader, MemoryIsAWordOrAMapping) {
   EXPECT_EQ(reader.draft().job.memory().remedies(), "none");
 }
 
+TEST(JobReader, ADeviceIsOneOfThoseThatThereAre) {
+  const auto read = [](const char* text) {
+    JobReader reader("/here");
+    reader.ReadYaml(text, "job.yaml", "/here");
+    EXPECT_THAT(reader.errors(), IsEmpty());
+    return reader.draft().job.device();
+  };
+  EXPECT_EQ(read("device: cuda"), v1::Job::CUDA);
+  EXPECT_EQ(read("device: cpu"), v1::Job::CPU);
+  EXPECT_EQ(read("batch: 4"), v1::Job::DEVICE_UNSPECIFIED);
+  JobReader reader("/here");
+  reader.ReadYaml("device: tpu", "job.yaml", "/here");
+  EXPECT_THAT(reader.errors(), ElementsAre("job.yaml:1: device: expected one of cpu, cuda, got 'tpu'; did you mean 'cpu'?"));
+}
+
 TEST(JobReader, CheckpointsAreEverySoOften) {
   const auto policy = [](const std::string& every) {
     JobReader reader("/here");

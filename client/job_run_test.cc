@@ -206,6 +206,11 @@ TEST_F(JobRunTest, PlanSaysWhatItFoundAndDrawsIt) {
   json.insert(json.end(), {"--json", "--steps", "9"});
   EXPECT_EQ(nlohmann::json::parse(Lockstep(json).out)["trainer_bytes"], 5 << 20) << "nothing but JSON";
   EXPECT_EQ(service_.submitted_job().steps(), 9u);
+  std::vector<std::string> cuda = plan;
+  cuda.insert(cuda.end(), {"--device", "cuda", "--memory-limit", "2GiB"});
+  EXPECT_EQ(Lockstep(cuda).exit_code, 0);
+  EXPECT_EQ(service_.submitted_job().device(), v1::Job::CUDA);
+  EXPECT_EQ(service_.submitted_job().memory().limit_bytes(), uint64_t{2} << 30);
   std::ofstream(Path("job.yaml")) << "model: m.keras\nkind: evaluate\ndata: {train: train}\nbatch: 4\nmemory: none\n";
   EXPECT_EQ(Lockstep({"plan", "--job", Path("job.yaml")}).exit_code, 0);
   EXPECT_EQ(service_.submitted_job().kind(), v1::Job::EVALUATE);
@@ -225,6 +230,21 @@ TEST_F(JobRunTest, PlanSaysWhatItFoundAndDrawsIt) {
   EXPECT_FALSE(std::filesystem::exists(Path("m.svg")));
 }
 
+TEST_F(JobRunTest, NothingRunsOnCudaYetAndThatIsSaidBeforeAnythingStarts) {
+  std::vector<std::vector<std::string>> commands;
+  for (const char* command : {"fit", "submit", "evaluate", "predict"}) {
+    const bool trains = command[0] == 'f' || command[0] == 's';
+    std::vector<std::string> arguments = {command, Path("m.keras"), trains ? "--train" : "--data", Path("train"), "--batch", "8"};
+    if (trains) arguments.insert(arguments.end(), {"--epochs", "1"});
+    if (command[0] == 'p') arguments.insert(arguments.end(), {"--out", Path("p.csv")});
+    arguments.insert(arguments.end(), {"--device", "cuda"});
+    const Outcome outcome = Lockstep(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << command;
+    EXPECT_THAT(outcome.error, HasSubstr("device (--device): nothing can be run on cuda yet, only planned (lockstep plan)")) << command;
+    EXPECT_EQ(service_.submitted_job().batch(), 0u) << command;
+  }
+}
+
 TEST_F(JobRunTest, PlanRefusesWhatItCannotDoBeforeAnythingStarts) {
   const std::vector<std::string> plan = {"plan", Path("m.keras"), "--train", Path("train"), "--batch", "8"};
   const auto with = [&](const std::vector<std::string>& more) {
@@ -232,8 +252,7 @@ TEST_F(JobRunTest, PlanRefusesWhatItCannotDoBeforeAnythingStarts) {
     arguments.insert(arguments.end(), more.begin(), more.end());
     return Lockstep(arguments, /*with_coordinator=*/false);
   };
-  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{{"--device", "cuda"},
-                                                                                     {"--device", "tpu"},
+  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{{"--device", "tpu"},
                                                                                      {"--svg", Path("no/such/m.svg")},
                                                                                      {"--svg", Path("train")},
                                                                                      {"--memory-remedies", "all"},

@@ -78,6 +78,24 @@ TEST(DrawMemory, HasTheAxisThePhasesThePeakAndItsLayer) {
   EXPECT_THAT(svg, Not(HasSubstr("limit")));
 }
 
+TEST(DrawMemory, OfACudaDeviceSaysSoAndHasTheHostBesideIt) {
+  v1::JobStatus status = Planned(30);
+  v1::MemoryProfile& profile = *status.mutable_profile();
+  profile.set_threads(1);
+  (*profile.mutable_bytes_by_category())["workspace"] = 100 * kMiB;
+  (*profile.mutable_bytes_by_category())["checkpoint_copies"] = 0;
+  (*profile.mutable_host()->mutable_bytes_by_category())["runtime"] = 2048 * kMiB;
+  profile.mutable_host()->set_resident_bytes(2048 * kMiB);
+  const std::string svg = DrawMemory(status);
+  EXPECT_EQ(Malformed(svg), std::nullopt);
+  EXPECT_THAT(svg, HasSubstr(">Memory of the CUDA device of one trainer over one step: m.keras"));
+  EXPECT_THAT(svg, HasSubstr(">beside the step: state, pictures, workspaces, context, 140 MiB</text>"));
+  EXPECT_THAT(svg, HasSubstr(">On the device, 180 MiB: workspace 100 MiB</text>"));
+  EXPECT_THAT(svg, HasSubstr(">On the host, 2.00 GiB: runtime 2.00 GiB</text>"));
+  EXPECT_THAT(svg, HasSubstr("viewBox=\"0 0 1000 584\"")) << "with room for both";
+  EXPECT_THAT(DrawMemory(Planned(30)), Not(HasSubstr("On the host")));
+}
+
 TEST(DrawMemory, WhatIsComputedAgainHasAColourOfItsOwn) {
   v1::JobStatus status = Planned(30);
   status.mutable_profile()->set_places(35, "again conv25");

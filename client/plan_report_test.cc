@@ -102,6 +102,62 @@ TEST(RenderPlan, OfARefusedJobSaysWhatWouldFit) {
   EXPECT_THAT(RenderPlan(status), HasSubstr("\nAt the peak: conv2, computed again in backward\n"));
 }
 
+// Its bytes are of the device.
+v1::JobStatus PlannedForCuda() {
+  v1::JobStatus status = Planned();
+  v1::MemoryProfile& profile = *status.mutable_profile();
+  profile.set_device(v1::Job::CUDA);
+  profile.set_threads(1);
+  (*profile.mutable_bytes_by_category())["checkpoint_copies"] = 0;
+  (*profile.mutable_host()->mutable_bytes_by_category())["runtime"] = 2048 * kMiB;
+  (*profile.mutable_host()->mutable_bytes_by_category())["input_pipeline"] = 256 * kMiB;
+  (*profile.mutable_host()->mutable_bytes_by_category())["activations"] = 0;
+  profile.mutable_host()->set_resident_bytes(2304 * kMiB);
+  return status;
+}
+
+TEST(RenderPlan, ForCudaTheDeviceAndTheHostHaveATableEach) {
+  EXPECT_EQ(
+      RenderPlan(PlannedForCuda()),
+      "m.keras: batch 64 as 8 virtual replicas of 8 samples (4 at once), one at a time in each of 2 trainers, with a CUDA device each\n"
+      "Predicted memory of the device of one trainer at its peak, by category\n"
+      "  parameters  300 MiB  75.0 %\n"
+      "  runtime     100 MiB  25.0 %\n"
+      "  in all      400 MiB\n"
+      "  limit          none\n"
+      "Predicted memory of its process on the host, by category\n"
+      "  input_pipeline           256 MiB  11.1 %\n"
+      "  runtime                 2.00 GiB  88.9 %\n"
+      "  in all                  2.25 GiB\n"
+      "  2 trainers on one host  4.50 GiB\n"
+      "At the peak: backward conv1\n"
+      "Tensors and workspaces take 200 MiB of the device; each virtual replica at a time 100 MiB\n"
+      "Note: scale 1/255\n"
+      "It fits.");
+}
+
+TEST(PlanToJson, ForCudaTheDeviceIsApartFromTheHost) {
+  const auto json = PlanToJson(PlannedForCuda());
+  EXPECT_EQ(json["device"], "cuda");
+  EXPECT_EQ(json["device_bytes"], 400 * kMiB);
+  EXPECT_EQ(json["trainer_bytes"], 2304 * kMiB);
+  EXPECT_EQ(json["host_bytes"], 2 * 2304 * kMiB);
+  EXPECT_EQ(json["tensor_bytes"], 200 * kMiB);
+  EXPECT_EQ(json["profile"]["device"], "CUDA");
+  EXPECT_EQ(json["profile"]["bytes_by_category"]["parameters"], 300 * kMiB);
+  EXPECT_EQ(json["profile"]["host"]["bytes_by_category"]["runtime"], 2048 * kMiB);
+  EXPECT_EQ(json["profile"]["host"]["resident_bytes"], 2304 * kMiB);
+  const auto cpu = PlanToJson(Planned());
+  EXPECT_FALSE(cpu.contains("device_bytes"));
+  EXPECT_FALSE(cpu["profile"].contains("host"));
+}
+
+TEST(RenderJob, ForCudaTheDeviceAndTheHostHaveATableEach) {
+  const std::string text = RenderJob(PlannedForCuda());
+  EXPECT_THAT(text, testing::ContainsRegex("Memory of the CUDA device of one trainer, by category\n(.*\n)+  parameters +- +300 MiB\n"));
+  EXPECT_THAT(text, testing::ContainsRegex("Memory of its process on the host, by category\n(.*\n)+  runtime +- +2.00 GiB\n"));
+}
+
 TEST(PlanToJson, HasEveryKeyThatIsPromisedWithItsUnit) {
   v1::JobStatus status = Planned();
   AddRemedy(status, "threads", "1 at a time", 350 * kMiB, 1.5, true);

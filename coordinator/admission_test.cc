@@ -51,6 +51,24 @@ TEST(Admission, AShortageOfMemorySaysWhatWouldFit) {
   EXPECT_FALSE(WhyNever(ask, {WorkerWith(2'000 * kMiB)}).has_value());
 }
 
+TEST(Admission, OfAPlanForADeviceTheHostsBytesAreBookedAndNotTheDevices) {
+  v1::PlanReport plan;
+  plan.mutable_resolved()->set_virtual_replicas(8);
+  plan.mutable_resolved()->mutable_replicas()->set_max(2);
+  v1::MemoryProfile& profile = *plan.mutable_profile();
+  profile.set_device(v1::Job::CUDA);
+  profile.set_resident_bytes(20'000 * kMiB);
+  profile.set_peak_bytes(18'000 * kMiB);
+  profile.set_bytes_per_further_thread(9'000 * kMiB);
+  profile.set_largest_batch(64);
+  profile.mutable_host()->set_resident_bytes(2'500 * kMiB);
+  const auto ask = AskOf(v1::Job(), plan);
+  ASSERT_TRUE(ask.ok()) << ask.status();
+  EXPECT_EQ(ask->BytesWith(1), 2'500 * kMiB);
+  EXPECT_EQ(ask->BytesWith(4), 2'500 * kMiB);
+  EXPECT_EQ(ask->max, 2u);
+}
+
 TEST(Admission, WhatPlanningKnowsToFitIsSaid) {
   Ask ask = AskFor(1, 9'300 * kMiB);
   ask.batch = 64;

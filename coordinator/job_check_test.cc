@@ -49,6 +49,8 @@ TEST(JobCheck, EachErrorBeginsWithItsField) {
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->add_next(); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->set_step_bytes_per_sample(1); }},
       {"memory: tensor_bytes", [](v1::Job& job) { job.mutable_memory()->mutable_recompute(); }},
+      {"device: nothing can be run on cuda yet, only planned", [](v1::Job& job) { job.set_device(v1::Job::CUDA); }},
+      {"device: 7 is none that is known", [](v1::Job& job) { job.set_device(static_cast<v1::Job::Device>(7)); }},
       {"precision: \"fp8\"", [](v1::Job& job) { job.set_precision("fp8"); }},
       {"learning_rate: is -1", [](v1::Job& job) { job.set_learning_rate(-1); }},
       {"metrics: ", [](v1::Job& job) { job.add_metrics(""); }},
@@ -84,6 +86,13 @@ TEST(JobCheck, TrainingsFieldsDoNotBelongToAnEvaluation) {
   job.set_kind(v1::Job::EVALUATE);
   EXPECT_THAT(CheckJob(job), ElementsAre(HasSubstr("belongs to training")));
   job.clear_length();
+  EXPECT_THAT(CheckJob(job), IsEmpty());
+}
+
+TEST(JobCheck, WhatIsOnlyPlannedMayBeForCuda) {
+  v1::Job job = SmallJob();
+  job.set_device(v1::Job::CUDA);
+  job.set_plan_only(true);
   EXPECT_THAT(CheckJob(job), IsEmpty());
 }
 

@@ -126,6 +126,30 @@ TEST(Planning, WhatTheWorkersCouldNotRunIsRefusedUnlessItHasALimitOfItsOwn) {
   EXPECT_THAT(*planned.plan_notes().rbegin(), HasSubstr("not on the workers known: 1 replica of 1"));
 }
 
+TEST(Planning, ForCudaTheWorkersMemoryDoesNotMatterAndTheProfileComesThroughWhole) {
+  v1::Job job = PlanOnly();
+  job.set_device(v1::Job::CUDA);
+  Planning t(job, 90 << 20);
+  v1::PlanReport plan = WithPicture(t.job, job);
+  v1::MemoryProfile& profile = *plan.mutable_profile();
+  profile.set_device(v1::Job::CUDA);
+  profile.set_resident_bytes(uint64_t{40} << 30);
+  profile.mutable_host()->set_resident_bytes(uint64_t{2} << 30);
+  (*profile.mutable_host()->mutable_bytes_by_category())["runtime"] = uint64_t{2} << 30;
+  const v1::JobStatus status = t.Report(plan);
+  EXPECT_EQ(status.state(), v1::DONE) << status.reason();
+  for (const std::string& note : status.plan_notes()) EXPECT_THAT(note, testing::Not(HasSubstr("workers known")));
+  EXPECT_EQ(t.worker.Orders().trainers_size(), 0);
+  for (const bool restarted : {false, true}) {
+    if (restarted) t.cluster.Restart();
+    const v1::MemoryProfile kept = t.cluster.Status(t.job).profile();
+    EXPECT_EQ(kept.device(), v1::Job::CUDA);
+    EXPECT_EQ(kept.resident_bytes(), uint64_t{40} << 30);
+    EXPECT_EQ(kept.host().bytes_by_category().at("runtime"), uint64_t{2} << 30);
+    EXPECT_EQ(kept.host().resident_bytes(), uint64_t{2} << 30);
+  }
+}
+
 TEST(Planning, AJobThatIsOnlyPlannedIsCancelledButNotPaused) {
   Planning t(PlanOnly());
   EXPECT_EQ(t.cluster->Pause(t.job).status().code(), absl::StatusCode::kInvalidArgument);

@@ -72,6 +72,27 @@ TEST(Metrics, SayTheStateAndTheCalls) {
   EXPECT_THAT(text, Not(HasSubstr("lockstep_process_resident_bytes 0")));
 }
 
+TEST(Metrics, WhatIsPlannedForADeviceHasAFamilyOfItsOwn) {
+  RpcCounters counters;
+  Snapshot snapshot = OneOfEach();
+  for (const char* id : {"a", "b"}) {
+    v1::JobStatus& status = snapshot.jobs.emplace(snapshot.jobs.begin())->status;
+    status.set_job_id(id);
+    status.set_state(v1::DONE);
+    (*status.mutable_profile()->mutable_bytes_by_category())["gradients"] = 500;
+    (*status.mutable_profile()->mutable_host()->mutable_bytes_by_category())["runtime"] = 40;
+  }
+  const std::string text = MetricsText(snapshot, counters);
+  for (const char* id : {"a", "b"}) {
+    EXPECT_THAT(text,
+                HasSubstr(absl::StrCat("\nlockstep_job_device_memory_predicted_bytes{job=\"", id, "\",category=\"gradients\"} 500\n")));
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("\nlockstep_job_memory_predicted_bytes{job=\"", id, "\",category=\"runtime\"} 40\n")));
+    EXPECT_THAT(text, Not(HasSubstr(absl::StrCat("lockstep_job_memory_predicted_bytes{job=\"", id, "\",category=\"gradients\"}"))));
+  }
+  const std::string type = "# TYPE lockstep_job_device_memory_predicted_bytes ";
+  EXPECT_EQ(text.find(type), text.rfind(type)) << "a family is told once";
+}
+
 TEST(Metrics, SeriesOfEndedJobsAreBounded) {
   RpcCounters counters;
   const std::string text = MetricsText(OneOfEach(), counters);

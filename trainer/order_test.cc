@@ -93,6 +93,25 @@ TEST(PlanReport, WritesEveryDefaultIntoTheResolvedJob) {
   EXPECT_EQ(report.profile().bytes_by_category().at("activations"), 1000u);
 }
 
+TEST(PlanReport, OfADeviceHasTheHostBesideIt) {
+  v1::TrainerStart start = Start();
+  EXPECT_EQ(ToRunSpec(start).device, Device::kCpu);
+  start.mutable_order()->mutable_job()->set_device(v1::Job::CUDA);
+  PlanOutcome outcome;
+  outcome.resolved = ToRunSpec(start);
+  EXPECT_EQ(outcome.resolved.device, Device::kCuda);
+  MemoryProfile& profile = outcome.profile.emplace();
+  profile.host[memory::Category::kRuntime] = 7;
+  EXPECT_FALSE(ToProto(outcome, start.order().job(), "j1").profile().has_host());
+  profile.device = Device::kCuda;
+  profile.host[memory::Category::kInputPipeline] = 5;
+  const v1::PlanReport report = ToProto(outcome, start.order().job(), "j1");
+  EXPECT_EQ(report.profile().device(), v1::Job::CUDA);
+  EXPECT_EQ(report.resolved().device(), v1::Job::CUDA);
+  EXPECT_EQ(report.profile().host().bytes_by_category().at("runtime"), 7u);
+  EXPECT_EQ(report.profile().host().resident_bytes(), 12u);
+}
+
 TEST(PlanReport, ErrorsStandAlone) {
   PlanOutcome outcome;
   outcome.errors = {"batch: too many", "data.train: no such folder"};

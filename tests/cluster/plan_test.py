@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import unittest
 import xml.etree.ElementTree
 
@@ -66,7 +67,40 @@ class PlanTest(harness.ClusterTest):
         self.assertEqual(outcome.code, 2)
         self.assertIn("LSTM", outcome.err)
         self.assertEqual(outcome.out, "")
-        self.assertEqual(self.plan("--device", "cuda", code=2).out, "")
+        self.assertEqual(self.plan("--device", "tpu", code=2).out, "")
+        outcome = self.run_lockstep("fit", harness.model("tiny.keras"), "--train", harness.TRAIN, "--batch", 16, "--epochs", 1,
+                                    "--device", "cuda")
+        self.assertEqual(outcome.code, 2)
+        self.assertIn("nothing can be run on cuda yet", outcome.err)
+
+    def test_a_cuda_device_is_planned_without_one(self):
+        svg = self.path("memory.svg")
+        plan = self.plan_json("--device", "cuda", "--svg", svg, "--replicas", 2)
+        self.assertEqual((plan["device"], plan["fits"], plan["threads"], plan["trainers"]), ("cuda", True, 1, 2))
+        device, host = plan["profile"]["bytes_by_category"], plan["profile"]["host"]["bytes_by_category"]
+        self.assertEqual(sum(device.values()), plan["device_bytes"])
+        self.assertEqual(sum(host.values()), plan["trainer_bytes"])
+        self.assertEqual(plan["host_bytes"], 2 * plan["trainer_bytes"])
+        for category in ("parameters", "gradients", "activations", "workspace", "communication", "runtime"):
+            self.assertGreater(device[category], 0, category)
+        self.assertEqual((host["activations"], device["checkpoint_copies"]), (0, 0))
+        texts = [text.text for text in xml.etree.ElementTree.parse(svg).getroot().iter(SVG + "text")]
+        self.assertTrue(any("CUDA device" in text for text in texts), texts)
+        self.assertTrue(any(text.startswith("On the host") for text in texts), texts)
+        outcome = self.plan("--device", "cuda")
+        for part in ("with a CUDA device", "Predicted memory of the device", "Predicted memory of its process on the host", "It fits."):
+            self.assertIn(part, outcome.out)
+
+    def test_the_limit_is_the_devices(self):
+        plan = self.plan_json("--device", "cuda", "--memory-limit", "2GiB")
+        self.assertTrue(plan["fits"])
+        self.assertGreater(plan["largest_batch"], 0)
+        self.assertGreater(plan["trainer_bytes"], plan["limit_bytes"], "the host is not held to it")
+        refused = self.plan("--device", "cuda", "--memory-limit", "1GiB", code=3)
+        self.assertIn("It does not fit.", refused.out)
+        self.assertRegex(refused.err, r"memory.limit: .* bytes of the device .* a limit of \d+MiB")
+        enough = re.search(r"a limit of (\d+MiB)", refused.err).group(1)
+        self.assertTrue(self.plan_json("--device", "cuda", "--memory-limit", enough)["fits"])
 
     def test_on_a_running_cluster_it_is_a_job_without_trainers(self):
         cluster = harness.RunningCluster(self)
@@ -78,6 +112,9 @@ class PlanTest(harness.ClusterTest):
         self.assertEqual(status["replicas"], [])
         self.assertEqual(status["profile"], plan["profile"])
         self.assertNotIn("trained.keras", status["artifacts"])
+        cuda = cluster.json("plan", "--job", self.path("job.yaml"), "--device", "cuda")
+        self.assertEqual(cluster.json("describe", cuda["job_id"])["profile"], cuda["profile"])
+        self.assertIn("Memory of the CUDA device", cluster.succeed("describe", cuda["job_id"]).out)
         self.assertEqual(cluster.json("list")[0]["profile"]["timeline_bytes"], [])
         fit = cluster.submit("--batch", 16, "--epochs", 1)
         cluster.succeed("watch", fit)
