@@ -1,7 +1,7 @@
 #pragma once
 // What a trainer's process takes of a CUDA device beside its tensors, and how that is booked. Between the model of the device's allocator,
 // which knows of tensors only, and planning. Constants of a kind of device, each a bound in round numbers, by its source: none of them was
-// measured on a device yet (docs/memory.md, "On a GPU"). Plain data, pure functions. No libtorch, no CUDA.
+// measured on a device yet (docs/memory.md, "Planning for a GPU"). Plain data, pure functions. No libtorch, no CUDA.
 
 #include <cstdint>
 #include <utility>
