@@ -51,7 +51,7 @@ def lockstep(arguments, *command):
 
 def largest_of_lockstep(arguments, model, virtual_replicas, folder):
     limit = arguments.memory * MIB - AROUND
-    # The prediction belongs to a regime of micro-batches: of 16 and more samples.
+    # The regime in which the answer is expected, so that it is recorded first.
     shared = ["--train", arguments.train, "--virtual-replicas", str(virtual_replicas), "--replicas", "1", "--memory-limit", str(limit)]
     planned = subprocess.run(lockstep(arguments, "plan", model, *shared, "--batch", str(16 * virtual_replicas), "--json"), capture_output=True, text=True)
     if planned.returncode != 0:
@@ -74,6 +74,7 @@ def main():
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--memory", type=int, default=4096, help="MiB of resident memory, of all processes together")
     parser.add_argument("--first", type=int, default=16, help="the batch with which peers begin")
+    parser.add_argument("--peers", nargs="*", choices=["keras", "ddp"], default=["keras", "ddp"])
     parser.add_argument("--virtual-replicas", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--timeout", type=float, default=3600)
     arguments = parser.parse_args()
@@ -81,14 +82,17 @@ def main():
         model = os.path.join(folder, "model.keras")
         subprocess.run([sys.executable, os.path.join(HERE, "make_model.py"), "--architecture", arguments.architecture, "--size",
                         str(arguments.size), "--out", model], check=True, stderr=subprocess.DEVNULL)  # fmt: skip
-        keras = largest_of_peer("keras", "peer_keras.py", arguments, ["--model", model])
-        ddp = largest_of_peer("ddp", "peer_ddp.py", arguments, ["--architecture", arguments.architecture])
-        best = max(keras["batch"], ddp["batch"], 1)
-        print(f"{arguments.architecture}, {arguments.size} px, {arguments.memory} MiB: keras {json.dumps(keras)}, ddp {json.dumps(ddp)}", flush=True)
+        peers = {"keras": ("peer_keras.py", ["--model", model]), "ddp": ("peer_ddp.py", ["--architecture", arguments.architecture])}
+        best = 0
+        for name in arguments.peers:
+            peer = largest_of_peer(name, peers[name][0], arguments, peers[name][1])
+            best = max(best, peer["batch"])
+            print(f"{arguments.architecture}, {arguments.size} px, {arguments.memory} MiB, {name}: {json.dumps(peer)}", flush=True)
         for virtual_replicas in arguments.virtual_replicas:
             ours = largest_of_lockstep(arguments, model, virtual_replicas, folder)
             within = "" if ours["peak_mib"] <= arguments.memory else ", ABOVE THE MEMORY"
-            print(f"lockstep, V = {virtual_replicas}: {json.dumps(ours)}, {ours['batch'] / best:.1f} times the better peer{within}", flush=True)
+            times = f", {ours['batch'] / best:.1f} times the better peer" if best else ""
+            print(f"lockstep, V = {virtual_replicas}: {json.dumps(ours)}{times}{within}", flush=True)
 
 
 if __name__ == "__main__":

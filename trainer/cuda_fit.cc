@@ -220,7 +220,7 @@ absl::Status CudaFit::FindLargestBatch() {
       if (at <= samples) break;
     }
   }
-  if (samples > 0 && samples == RecordedPass::LastOfRegime(spec_.micro_batch)) {
+  if (samples > 0 && samples == RecordedPass::RegimeOf(spec_.micro_batch).last) {
     notes_.push_back(absl::StrCat("memory: larger batches than ", samples * spec_.virtual_replicas,
                                   " may fit: what is recorded on CPUs is another sequence from 16 samples a virtual replica on, of which "
                                   "plan says more when asked"));

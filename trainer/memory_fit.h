@@ -36,8 +36,6 @@ struct MemoryAround {
   std::function<int64_t(int64_t budget, int threads, double seconds_per_sample)> expected_pipeline_bytes;
 };
 
-Recomputation ToRecomputation(const memory::Choice& choice);
-
 class MemoryFit {
  public:
   // `spec` is resolved further; all must outlive this object.

@@ -6,14 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "trainer/chosen_segments.h"
 #include "trainer/memory_fit.h"
 
 namespace lockstep {
-namespace {
-
-constexpr int64_t kMostMicroBatch = 1 << 16;
-
-}  // namespace
 
 int64_t MemoryFit::LargestMicroBatch(const RecordedPass& plain, const RecordedPass* least, int64_t bytes, int planned) {
   using BytesOfStep = std::function<int64_t(int64_t samples)>;

@@ -33,12 +33,13 @@ def control_group():
 
 
 class MemoryLimitTest(harness.ClusterTest):
-    batch, steps, train = 64, 12, harness.TRAIN
+    batch, steps, train, threads = 64, 12, harness.TRAIN, 2
+    data_memory = "64MiB"
 
     def arguments(self, name, *more):
         return (
             "fit", harness.model("wide.keras"), "--train", self.train, "--batch", self.batch, "--virtual-replicas", 2, "--replicas", 1,
-            "--threads", 2, "--steps", self.steps, "--seed", 3, "--data-memory", "64MiB", "--out", self.path(name + ".keras"), "--step-log",
+            "--threads", self.threads, "--steps", self.steps, "--seed", 3, "--data-memory", self.data_memory, "--out", self.path(name + ".keras"), "--step-log",
             self.path(name + ".jsonl"), *more)  # fmt: skip
 
     def watched(self, name, *more, **options):
@@ -85,6 +86,18 @@ class MemoryLimitTest(harness.ClusterTest):
             return
         folder, limit_file = group
         self.within_a_group(os.path.join(folder, f"lockstep-test-{os.getpid()}"), limit_file, limit)
+
+    def test_the_process_takes_what_is_expected_and_never_what_is_booked(self):
+        for self.threads, self.data_memory in ((1, "256MiB"), (1, "4MiB"), (2, "256MiB")):
+            name = f"{self.threads} threads, {self.data_memory}"
+            highest, _ = self.watched(name, "--checkpoint-every", "4 steps", "--summary", self.path(name + ".json"))
+            memory = self.read_json(name + ".json")["memory"]
+            bound, expected = memory["predicted_resident"], memory["expected_resident"]
+            print(f"{name}: booked {bound >> 20} MiB, expected {expected >> 20}, ratio to what was taken {expected / highest:.3f}", flush=True)
+            self.assertLessEqual(highest, bound)
+            self.assertLessEqual(expected, bound)
+            if self.threads == 1:
+                self.assertLess(abs(expected - highest), 0.05 * highest)
 
     def test_a_job_that_needs_three_times_the_limit_trains_to_the_same_bits(self):
         self.batch, self.steps, self.train = 1024, 2, self.path("pictures") + "/train"

@@ -30,6 +30,7 @@ class PlanTest(harness.ClusterTest):
         self.assertGreater(profile["bytes_by_category"]["parameters"], 0)
         self.assertGreater(profile["bytes_by_category"]["activations"], 0)
         self.assertEqual(sum(profile["bytes_by_category"].values()), plan["trainer_bytes"])
+        self.assertLess(plan["expected_trainer_bytes"], plan["trainer_bytes"], "the pipeline will not use all of its budget")
         self.assertEqual(plan["host_bytes"], 2 * plan["trainer_bytes"])
         self.assertRegex(plan["at_peak"], "^(forward|backward) ")
         self.assertEqual(len(profile["timeline_bytes"]), len(profile["timeline_places"]))
