@@ -58,6 +58,9 @@ def largest_of_lockstep(arguments, model, virtual_replicas, folder):
         raise SystemExit(f"lockstep plan failed:\n{planned.stderr[-3000:]}")
     batch = json.loads(planned.stdout)["largest_batch"]
     print(f"  lockstep: {batch} samples are said to fit, V = {virtual_replicas}", file=sys.stderr, flush=True)
+    # A step has no more samples than there are pictures.
+    pictures = sum(len(files) for _, _, files in os.walk(arguments.train))
+    batch = min(batch, pictures // virtual_replicas * virtual_replicas)
     finished = process_tree.run(
         lockstep(arguments, "fit", model, *shared, "--batch", str(batch), "--steps", "1", "--out", os.path.join(folder, "trained.keras")),
         arguments.timeout)  # fmt: skip

@@ -241,10 +241,12 @@ TEST(JobFields, ReachEveryFieldOfTheProto) {
                            "memory.step_bytes_per_sample",
                            "memory.recompute.segments.first_call",
                            "memory.recompute.segments.calls",
+                           "memory.recompute.segments.stored_calls",
                            "memory.recompute.bytes_per_thread",
                            "memory.recompute.time_ratio",
                            "memory.next.segments.first_call",
                            "memory.next.segments.calls",
+                           "memory.next.segments.stored_calls",
                            "memory.next.bytes_per_thread",
                            "memory.next.time_ratio"}) {
     EXPECT_EQ(wanted.erase(path), 1u) << path;

@@ -107,6 +107,7 @@ v1::JobStatus PlannedForCuda() {
   v1::JobStatus status = Planned();
   v1::MemoryProfile& profile = *status.mutable_profile();
   profile.set_device(v1::Job::CUDA);
+  profile.clear_expected_resident_bytes();
   profile.set_threads(1);
   (*profile.mutable_bytes_by_category())["checkpoint_copies"] = 0;
   (*profile.mutable_host()->mutable_bytes_by_category())["runtime"] = 2048 * kMiB;

@@ -113,7 +113,11 @@ TEST(Metrics, TheDocumentationNamesThemAllAndNoOther) {
   for (std::sregex_iterator match(section.begin(), section.end(), row), end; match != end; ++match) documented.insert((*match)[1]);
   RpcCounters counters;
   counters.Count("List", absl::StatusCode::kOk);
-  for (const absl::string_view line : absl::StrSplit(MetricsText(OneOfEach(), counters), '\n')) {
+  Snapshot snapshot = OneOfEach();
+  v1::MemoryProfile& of_device = *snapshot.jobs.emplace(snapshot.jobs.begin())->status.mutable_profile();
+  (*of_device.mutable_bytes_by_category())["gradients"] = 500;
+  of_device.mutable_host();
+  for (const absl::string_view line : absl::StrSplit(MetricsText(snapshot, counters), '\n')) {
     if (absl::StartsWith(line, "# TYPE ")) served.insert(std::vector<std::string>(absl::StrSplit(line, ' '))[2]);
   }
   EXPECT_EQ(documented, served);

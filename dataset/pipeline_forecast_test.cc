@@ -1,8 +1,8 @@
 #include "dataset/pipeline_forecast.h"
 
 #include <random>
+#include <thread>
 
-#include "absl/time/clock.h"
 #include "dataset/pipeline_core.h"
 #include "dataset/pipeline_fixture.h"
 
@@ -73,7 +73,7 @@ TEST_F(PipelineForecast, IsWhatAPipelineTakesThatIsAlwaysAhead) {
     ASSERT_TRUE(taken.ok()) << taken.status();
     // Training goes on once as many are ready as the tuner lets be.
     for (PipelineStats stats = pipeline->stats(); stats.depth + 1 < stats.most_depth; stats = pipeline->stats()) {
-      absl::SleepFor(absl::Milliseconds(1));
+      std::this_thread::yield();
     }
     most = std::max(most, pipeline->stats().bytes);
   }
