@@ -26,51 +26,32 @@ namespace {
 // Until a step no longer takes more than the one before it.
 constexpr int kMostSteps = 50;
 
-struct State {
-  std::vector<std::pair<memory::Category, int64_t>> blocks;
-  std::vector<int64_t> bytes;
-};
-
-// Parameters, then two slots for each, as Adam has them.
-State StateOf(const allreduce::Layout& layout) {
-  State state;
-  for (const auto category : {memory::Category::kParameters, memory::Category::kOptimizer, memory::Category::kOptimizer}) {
-    for (const allreduce::Segment& variable : layout.segments) {
-      state.bytes.push_back(static_cast<int64_t>(variable.count * SizeOf(layout.element)));
-      state.blocks.emplace_back(category, state.bytes.back());
-    }
-  }
-  return state;
-}
-
 absl::Status Compare(const RunSpec& spec, int classes, int steps) {
   ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(spec.model_file, ""));
   ASSIGN_OR_RETURN(const Recipe recipe, ReadJobRecipe(spec, loaded, classes));
   ASSIGN_OR_RETURN(const std::unique_ptr<Trial> trial, Trial::Create(spec, loaded, recipe));
   ASSIGN_OR_RETURN(const RecordedPass pass, trial->Record({}));
   const memory::Trace step = pass.At(spec.micro_batch);
-  const State state = StateOf(trial->gradients());
+  const auto& state = trial->state_blocks();
 
-  const memory::CudaReplay said = memory::ReplayOnCuda(state.blocks, step, steps, 0);
-  const int64_t first = memory::ReplayOnCuda(state.blocks, step, 1, 0).peak_reserved;
+  const memory::CudaReplay said = memory::ReplayOnCuda(state, step, steps, 0);
+  const int64_t first = memory::ReplayOnCuda(state, step, 1, 0).peak_reserved;
+  const int64_t last = memory::ReplayOnCuda(state, step, kMostSteps, 0).peak_reserved;
   int settled = 1;
-  while (settled < kMostSteps && memory::ReplayOnCuda(state.blocks, step, settled, 0).peak_reserved <
-                                     memory::ReplayOnCuda(state.blocks, step, kMostSteps, 0).peak_reserved) {
-    ++settled;
-  }
+  while (settled < kMostSteps && memory::ReplayOnCuda(state, step, settled, 0).peak_reserved < last) ++settled;
   RealAllocator::Usage lowest, highest;
   std::string difference;
   size_t events = 0;
   {
     SideBySide both;
-    both.Replay(state.bytes, step, steps);
+    both.Replay(state, step, steps);
     lowest = both.real();
     difference = both.difference();
     events = both.events();
   }
   {
     SideBySide both(0, RealAllocator::LimitBy::kFraction, RealAllocator::Placement::kHighest);
-    both.Replay(state.bytes, step, steps);
+    both.Replay(state, step, steps);
     highest = both.real();
   }
   absl::PrintF(

@@ -24,13 +24,11 @@ namespace {
 
 // Segments that bring a step down to a part of what it takes without.
 absl::StatusOr<std::vector<Segment>> SegmentsFor(const RecordedPass& plain, const CallGraph& graph, int samples, double part) {
-  std::vector<Segment> segments;
-  if (part >= 1) return segments;
+  if (part >= 1) return std::vector<Segment>();
   const memory::PassCosts costs = plain.CostsAt(samples, graph);
-  const auto choice = memory::ChooseSegments(costs, static_cast<int64_t>(static_cast<double>(plain.PeakAt(samples).bytes) * part));
+  auto choice = memory::ChooseSegments(costs, static_cast<int64_t>(static_cast<double>(plain.PeakAt(samples).bytes) * part));
   if (!choice) return absl::NotFoundError("no segments bring it down so far");
-  for (const memory::CallRange& range : choice->segments) segments.push_back({range.first, range.end, range.stored});
-  return segments;
+  return std::move(choice->segments);
 }
 
 struct Options {
@@ -69,10 +67,8 @@ absl::Status Compare(const RunSpec& spec, const Options& options) {
     ratios.push_back(with.seconds / without.seconds);
   }
   std::sort(ratios.begin(), ratios.end());
-  std::vector<memory::CallRange> ranges;
-  for (const Segment& segment : segments) ranges.push_back({segment.first, segment.end, segment.stored});
   double expected_ratio = 1;
-  if (!segments.empty()) expected_ratio = memory::CostOf(plain.CostsAt(samples, graph), ranges).time_ratio;
+  if (!segments.empty()) expected_ratio = memory::CostOf(plain.CostsAt(samples, graph), segments).time_ratio;
   absl::PrintF(
       "{\"samples\": %d, \"optimizer\": \"%s\", \"part\": %.2f, \"predicted_bytes\": %d, \"measured_bytes\": %d, \"ratio\": %.5f, "
       "\"step_bytes\": %d, \"plain_step_bytes\": %d, \"place\": \"%s\", \"record_seconds\": %.2f, \"step_seconds\": %.3f, \"segments\": "

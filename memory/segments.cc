@@ -28,6 +28,10 @@ class Ranges {
     for (const PassCosts::Value& value : costs.values) {
       if (value.life.made_by >= 0) made_[static_cast<size_t>(value.life.made_by)] = &value;
     }
+    for (size_t i = 0; i < costs.calls.size(); ++i) {
+      const int64_t bytes = Storable(static_cast<int>(i), static_cast<int>(costs.calls.size()));
+      worth_.push_back(bytes == 0 ? 0 : costs.calls[i].seconds / static_cast<double>(bytes));
+    }
   }
   // Of a range that is computed again.
   struct Again {
@@ -62,20 +66,17 @@ class Ranges {
     return output->bytes;
   }
   // The time that storing an output saves, for each of its bytes.
-  double Worth(int call) const {
-    const int64_t bytes = Storable(call, static_cast<int>(costs_.calls.size()));
-    return bytes == 0 ? 0 : costs_.calls[static_cast<size_t>(call)].seconds / static_cast<double>(bytes);
-  }
-  int64_t Kept(CallRange part) const { return before_[static_cast<size_t>(part.end)] - before_[static_cast<size_t>(part.first)]; }
-  int64_t Peak(CallRange part) const {
+  double Worth(int call) const { return worth_[static_cast<size_t>(call)]; }
+  int64_t Kept(const CallRange& part) const { return before_[static_cast<size_t>(part.end)] - before_[static_cast<size_t>(part.first)]; }
+  int64_t Peak(const CallRange& part) const {
     int64_t peak = 0;
     for (int call = part.first; call < part.end; ++call) {
-      peak = std::max(peak, Kept({part.first, call + 1}) + costs_.calls[static_cast<size_t>(call)].beside);
+      peak = std::max(peak, Kept({part.first, call + 1, {}}) + costs_.calls[static_cast<size_t>(call)].beside);
     }
     return peak;
   }
   // What leaves a part.
-  int64_t Leaving(CallRange part) const {
+  int64_t Leaving(const CallRange& part) const {
     int64_t bytes = 0;
     for (const PassCosts::Value& value : costs_.values) {
       if (value.life.made_by >= part.first && value.life.made_by < part.end && value.life.last_use >= part.end) bytes += value.bytes;
@@ -101,7 +102,9 @@ class Ranges {
  private:
   const PassCosts& costs_;
   std::vector<int64_t> before_;
-  std::vector<const PassCosts::Value*> made_;  // by call
+  // By call.
+  std::vector<const PassCosts::Value*> made_;
+  std::vector<double> worth_;
 };
 
 // From 0 to the number of calls, both included.
@@ -259,7 +262,7 @@ Choice CostOf(const PassCosts& costs, std::vector<CallRange> segments) {
   double seconds = 0;
   int done = 0;
   bool again = false;
-  const auto keep = [&](CallRange part) {
+  const auto keep = [&](const CallRange& part) {
     if (part.first == part.end) return;
     choice.bytes = std::max(choice.bytes, stored + ranges.Peak(part));
     stored += ranges.Kept(part);

@@ -17,10 +17,12 @@
 
 namespace lockstep::memory {
 
-// Calls [first, end), in order and disjoint; the last call is in none. `stored`: those whose outputs are stored.
+// Calls [first, end), in order and disjoint; the last call is in none.
 struct CallRange {
   int first = 0, end = 0;
+  // Those of its calls whose outputs are stored from forward until backward, in order: they are not computed again.
   std::vector<int> stored;
+  friend bool operator==(const CallRange&, const CallRange&) = default;
 };
 struct Choice {
   std::vector<CallRange> segments;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <map>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -16,8 +15,17 @@
 #include "model/graph.h"
 
 namespace lockstep {
+namespace {
 
-bool CallGraph::Uses(Segment part, int value) const {
+at::Tensor* FindOutput(const ForwardContext& context, int call) {
+  if (context.outputs == nullptr) return nullptr;
+  const auto found = context.outputs->find(call);
+  return found == context.outputs->end() ? nullptr : &found->second;
+}
+
+}  // namespace
+
+bool CallGraph::Uses(const Segment& part, int value) const {
   for (int call = part.first; call < part.end; ++call) {
     const std::vector<int>& inputs = calls[static_cast<size_t>(call)].inputs;
     if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) return true;
@@ -46,7 +54,7 @@ bool CallGraph::MayRecompute(absl::Span<const Segment> segments) const {
   for (const Segment& segment : segments) {
     if (segment.first < done || segment.end <= segment.first || segment.end >= static_cast<int>(calls.size())) return false;
     if (!MayCut(segment.first) || !MayCut(segment.end)) return false;
-    if (!std::is_sorted(segment.stored.begin(), segment.stored.end(), std::less_equal<>())) return false;
+    if (std::adjacent_find(segment.stored.begin(), segment.stored.end(), std::greater_equal<>()) != segment.stored.end()) return false;
     for (const int call : segment.stored) {
       if (!MayStore(segment, call)) return false;
     }
@@ -216,21 +224,12 @@ at::Tensor Model::Forward(const at::Tensor& images, absl::Span<const at::Tensor>
   context.logits = at::Tensor();
   std::vector<at::Tensor> values(static_cast<size_t>(graph.values));
   values[static_cast<size_t>(graph.input)] = images;
-  RunCalls({0, static_cast<int>(graph.calls.size())}, values, variables, context);
+  RunCalls({0, static_cast<int>(graph.calls.size()), {}}, values, variables, context);
   return std::move(values[static_cast<size_t>(graph.output)]);
 }
 
-namespace {
-
-at::Tensor* FindOutput(const ForwardContext& context, int call) {
-  if (context.outputs == nullptr) return nullptr;
-  const auto found = context.outputs->find(call);
-  return found == context.outputs->end() ? nullptr : &found->second;
-}
-
-}  // namespace
-
-void Model::RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables, ForwardContext& context) const {
+void Model::RunCalls(const Segment& part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables,
+                     ForwardContext& context) const {
   const Graph& graph = program_->graph;
   std::vector<at::Tensor> inputs;
   for (auto site = static_cast<size_t>(part.first); site < static_cast<size_t>(part.end); ++site) {

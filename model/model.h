@@ -58,7 +58,7 @@ struct CallGraph {
   std::vector<Value> values;
   int input = 0, output = 0;
 
-  bool Uses(Segment part, int value) const;
+  bool Uses(const Segment& part, int value) const;
   // Whether calls before `call` and from it on may be in different pieces of a training pass: they share no variable.
   bool MayCut(int call) const;
   // Whether a call is one of a segment, takes its output, and others of the segment use that: else there is nothing to store.
@@ -110,7 +110,8 @@ class Model {
   at::Tensor Forward(const at::Tensor& images, absl::Span<const at::Tensor> variables, ForwardContext& context) const;
   // A part of it: `values`, one for each of call_graph().values, holds what enters the part, and then what it makes; what nobody uses
   // any more is let go of. Statistics are added to those of the context.
-  void RunCalls(Segment part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables, ForwardContext& context) const;
+  void RunCalls(const Segment& part, std::vector<at::Tensor>& values, absl::Span<const at::Tensor> variables,
+                ForwardContext& context) const;
 
  private:
   class Program;

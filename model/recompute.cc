@@ -57,15 +57,16 @@ struct TrainingPass::Piece {
   std::vector<int> uses;     // values that enter it and that it uses
   std::vector<bool> passes;  // by use: others use it afterwards
   std::vector<int> makes;    // values made by it that are used afterwards
-  // Calls that take their output when they come again; `shaped` of them only its shape, because nothing in the piece uses it.
-  std::vector<int> stored, shaped;
+  // Calls that take their output when they come again, beside those whose output is stored: of these only its shape, because nothing in
+  // the piece uses it.
+  std::vector<int> shaped;
   // Of the pass at hand. Edges without a function: no gradient.
   std::vector<at::Tensor> inputs;     // by use, if it is computed again
   std::map<int, at::Tensor> outputs;  // by call that takes it
   std::shared_ptr<Catch> caught;
   std::vector<Edge> entries, exits;  // by use, by make
 
-  Piece(const CallGraph& graph, const Segment& part, bool twice) : calls(part), again(twice), stored(part.stored) {
+  Piece(const CallGraph& graph, const Segment& part, bool twice) : calls(part), again(twice) {
     for (int call = part.first; twice && call < part.end; ++call) {
       if (graph.calls[static_cast<size_t>(call)].takes_output && !graph.MayStore(part, call)) shaped.push_back(call);
     }
@@ -102,17 +103,19 @@ struct TrainingPass::Piece {
       values[static_cast<size_t>(uses[i])] = std::move(value);
     }
     if (again && !context.again) {
-      for (const int call : stored) outputs[call];
+      for (const int call : calls.stored) outputs[call];
       for (const int call : shaped) outputs[call];
     }
     context.outputs = outputs.empty() ? nullptr : &outputs;
     model.RunCalls(calls, values, variables, context);
     context.outputs = nullptr;
-    if (context.again) outputs.clear();
-    for (const int call : shaped) {
-      if (context.again) break;
-      at::Tensor& output = outputs[call];
-      output = at::empty({1}, output.options()).expand(output.sizes());
+    if (context.again) {
+      outputs.clear();
+    } else {
+      for (const int call : shaped) {
+        at::Tensor& output = outputs[call];
+        output = at::empty({1}, output.options()).expand(output.sizes());
+      }
     }
     exits.clear();
     for (const int made : makes) {
@@ -154,11 +157,11 @@ TrainingPass::TrainingPass(const Model& model, absl::Span<const Segment> segment
   if (!graph.MayRecompute(segments)) std::abort();
   int done = 0;
   for (const Segment& segment : segments) {
-    if (segment.first > done) pieces_.emplace_back(graph, Segment{done, segment.first}, false);
+    if (segment.first > done) pieces_.emplace_back(graph, Segment{done, segment.first, {}}, false);
     pieces_.emplace_back(graph, segment, true);
     done = segment.end;
   }
-  pieces_.emplace_back(graph, Segment{done, static_cast<int>(graph.calls.size())}, false);
+  pieces_.emplace_back(graph, Segment{done, static_cast<int>(graph.calls.size()), {}}, false);
 }
 
 TrainingPass::~TrainingPass() = default;

@@ -5,16 +5,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "memory/segments.h"
+
 namespace lockstep {
 
-// Calls [first, end) of the graph, in the order of execution.
-struct Segment {
-  int first = 0;
-  int end = 0;
-  // Those of its calls whose outputs are stored from forward until backward, in order: they are not computed again.
-  std::vector<int> stored;
-  friend bool operator==(const Segment&, const Segment&) = default;
-};
+// Calls of the graph, in the order of execution, as they are chosen.
+using Segment = memory::CallRange;
 
 struct Recomputation {
   std::vector<Segment> segments;  // in order, disjoint; none: nothing is computed twice

@@ -181,17 +181,9 @@ void CudaFit::ListFurther() {
   if (spec_.kind != JobKind::kFit || !spec_.remedies || !plain_.extends()) return;
   const memory::PassCosts costs = plain_.CostsAt(spec_.micro_batch, graph_);
   const int64_t now = recompute_.bytes_per_thread;
-  std::vector<memory::Choice> choices;
-  for (const int64_t target : {now * 3 / 4, now / 2}) {
-    if (auto choice = memory::ChooseSegments(costs, target)) choices.push_back(*std::move(choice));
-  }
-  choices.push_back(LeastOfMemory(costs));
-  int64_t last = now;
-  for (const memory::Choice& choice : choices) {
-    if (choice.bytes > last * 49 / 50) continue;
-    last = choice.bytes;
-    Add("recompute", absl::StrCat(ComputedAgainText(ToRecomputation(choice), graph_.calls.size()), " (about)"),
-        profile_.resident_bytes - (now - choice.bytes), choice.time_ratio, false);
+  for (const Recomputation& next : SmallerChoices(costs, now, 0, LeastOfMemory(costs))) {
+    Add("recompute", absl::StrCat(ComputedAgainText(next, graph_.calls.size()), " (about)"),
+        profile_.resident_bytes - (now - next.bytes_per_thread), next.time_ratio, false);
   }
 }
 
@@ -207,7 +199,7 @@ absl::Status CudaFit::FindLargestBatch() {
     RecordedPass least = chosen_;
     std::vector<Segment> segments = recompute_.segments;
     for (int search = 0; search < kSearches; ++search) {
-      std::vector<Segment> wanted = ToRecomputation(LeastOfMemory(plain_.CostsAt(at, graph_))).segments;
+      std::vector<Segment> wanted = LeastOfMemory(plain_.CostsAt(at, graph_)).segments;
       if (wanted != segments) {
         segments = std::move(wanted);
         ASSIGN_OR_RETURN(least, trial_.Record(segments));

@@ -202,33 +202,17 @@ void MemoryFit::PlanNext(const Setting& setting) {
   spec_.next.clear();
   if (spec_.kind != JobKind::kFit || !spec_.remedies || !plain_.extends()) return;
   const memory::PassCosts costs = Costs(spec_.micro_batch);
-  const int64_t beyond = Beyond(spec_.micro_batch, costs);
-  const int64_t now = setting.recompute.bytes_per_thread;
-  std::vector<memory::Choice> choices;
-  for (const int64_t target : {now * 3 / 4, now / 2}) {
-    if (auto choice = memory::ChooseSegments(costs, target - beyond)) choices.push_back(*std::move(choice));
-  }
-  choices.push_back(memory::FewestBytes(costs));
-  int64_t last = now;
-  for (const memory::Choice& choice : choices) {
-    Recomputation next = ToRecomputation(choice);
-    next.bytes_per_thread += beyond;
-    if (next.bytes_per_thread > last * 49 / 50) continue;
-    last = next.bytes_per_thread;
-    spec_.next.push_back(std::move(next));
-  }
+  spec_.next = SmallerChoices(costs, setting.recompute.bytes_per_thread, Beyond(spec_.micro_batch, costs), memory::FewestBytes(costs));
 }
 
 int64_t MemoryFit::BytesPerSample(const Setting& setting) const {
   const int64_t samples = spec_.micro_batch, half = samples / 2;
   if (!plain_.extends() || half == 0) return 0;
   const Recomputation& furthest = spec_.next.empty() ? setting.recompute : spec_.next.back();
-  std::vector<memory::CallRange> segments;
-  for (const Segment& segment : furthest.segments) segments.push_back({segment.first, segment.end});
   const auto bytes = [&](int64_t some) {
-    if (segments.empty()) return plain_.PeakAt(some).bytes;
+    if (furthest.segments.empty()) return plain_.PeakAt(some).bytes;
     const memory::PassCosts costs = Costs(some);
-    return memory::CostOf(costs, segments).bytes + Beyond(some, costs);
+    return memory::CostOf(costs, furthest.segments).bytes + Beyond(some, costs);
   };
   return std::max<int64_t>((bytes(samples) - bytes(half)) / (samples - half), 0);
 }

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "trainer/chosen_segments.h"
 #include "trainer/memory_fit.h"
 
 namespace lockstep {
@@ -27,7 +26,7 @@ int64_t MemoryFit::LargestMicroBatch(const RecordedPass& plain, const RecordedPa
     return memory::FewestBytes(costs).bytes + plain.PeakAt(some).bytes - memory::CostOf(costs, {}).bytes;
   });
   if (about <= samples) return samples;
-  const absl::StatusOr<RecordedPass> pass = trial_.Record(ToRecomputation(memory::FewestBytes(plain.CostsAt(about, graph_))).segments);
+  const absl::StatusOr<RecordedPass> pass = trial_.Record(memory::FewestBytes(plain.CostsAt(about, graph_)).segments);
   return pass.ok() ? std::max(samples, recorded(*pass)) : samples;
 }
 

@@ -233,9 +233,7 @@ TEST_F(Training, ThePeakOfAnyMicroBatchIsPredictedToTheByte) {
         if (kind != JobKind::kFit) continue;
         EXPECT_FALSE(peak.place.empty());
         const CallGraph& graph = loaded->model->call_graph();
-        std::vector<Segment> segments;
-        for (const memory::CallRange& range : memory::FewestBytes(pass->CostsAt(samples, graph)).segments)
-          segments.push_back({range.first, range.end, range.stored});
+        const std::vector<Segment> segments = memory::FewestBytes(pass->CostsAt(samples, graph)).segments;
         const auto twice = (*trial)->Record(segments);
         ASSERT_TRUE(twice.ok()) << twice.status();
         EXPECT_EQ(twice->PeakAt(samples).bytes, (*trial)->Measure(segments)->bytes) << precision << ", " << samples << " samples, twice";

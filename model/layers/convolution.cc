@@ -29,11 +29,7 @@ int64_t OutputExtent(int64_t size, int64_t kernel, int64_t stride, int64_t dilat
   return size < reach ? 0 : (size - reach) / stride + 1;
 }
 
-// A view in (N, C, H, W) order, and back. A single channel is the same bytes either way, and must say so by its strides: those of a
-// permutation mislead libtorch 2.11, whose float32 convolutions with strides (1, n) then read beyond the rows.
-at::Tensor ChannelsFirst(const at::Tensor& x) {
-  return x.size(3) == 1 ? x.reshape({x.size(0), 1, x.size(1), x.size(2)}) : x.permute({0, 3, 1, 2});
-}
+// The way back from ChannelsFirst.
 at::Tensor ChannelsLast(const at::Tensor& x) {
   return x.size(1) == 1 ? x.reshape({x.size(0), x.size(2), x.size(3), 1}).contiguous() : x.permute({0, 2, 3, 1}).contiguous();
 }

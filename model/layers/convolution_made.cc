@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 
 #include <memory>
+#include <tuple>
 #include <utility>
 
 namespace lockstep {
@@ -24,15 +25,12 @@ class Made final : public torch::autograd::Node {
     const at::Tensor& gradient = gradients[0];
     if (!gradient.defined()) return result;
     const at::Tensor kernel = kernel_.unpack();
-    // In (N, C, H, W) order; a single channel as in the layer.
-    const at::Tensor first = gradient.size(3) == 1 ? gradient.reshape({gradient.size(0), 1, gradient.size(1), gradient.size(2)})
-                                                   : gradient.permute({0, 3, 1, 2});
     const std::vector<int64_t> of_bias = {kernel.size(0)};
     at::OptionalIntArrayRef bias_sizes;
     if (has_bias_) bias_sizes = of_bias;
     std::tie(result[0], result[1], result[2]) = at::convolution_backward(
-        first, input_.unpack(), kernel, bias_sizes, shape_.strides, shape_.padding, shape_.dilation, /*transposed=*/false, {0, 0},
-        shape_.groups, {task_should_compute_output(0), task_should_compute_output(1), has_bias_ && task_should_compute_output(2)});
+        ChannelsFirst(gradient), input_.unpack(), kernel, bias_sizes, shape_.strides, shape_.padding, shape_.dilation, /*transposed=*/false,
+        {0, 0}, shape_.groups, {task_should_compute_output(0), task_should_compute_output(1), has_bias_ && task_should_compute_output(2)});
     return result;
   }
 
@@ -48,6 +46,10 @@ class Made final : public torch::autograd::Node {
 };
 
 }  // namespace
+
+at::Tensor ChannelsFirst(const at::Tensor& x) {
+  return x.size(3) == 1 ? x.reshape({x.size(0), 1, x.size(1), x.size(2)}) : x.permute({0, 3, 1, 2});
+}
 
 at::Tensor ConvolutionMade(const at::Tensor& input, const at::Tensor& kernel, const at::Tensor& bias, const ConvolutionShape& shape,
                            const at::Tensor& output) {

@@ -10,6 +10,10 @@
 
 namespace lockstep {
 
+// A view in (N, C, H, W) order of a tensor in (N, H, W, C) order. A single channel is the same bytes either way, and must say so by its
+// strides: those of a permutation mislead libtorch 2.11, whose float32 convolutions with strides (1, n) then read beyond the rows.
+at::Tensor ChannelsFirst(const at::Tensor& x);
+
 // Rows, columns.
 struct ConvolutionShape {
   std::vector<int64_t> strides, padding, dilation;

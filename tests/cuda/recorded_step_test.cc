@@ -36,13 +36,7 @@ class RecordedStep : public testing::TestWithParam<int> {
     const auto pass = (*trial)->Record({});
     ASSERT_TRUE(pass.ok()) << pass.status();
     step_ = pass->At(GetParam());
-    // The parameters, then two slots for each.
-    for (const auto category : {memory::Category::kParameters, memory::Category::kOptimizer, memory::Category::kOptimizer}) {
-      for (const allreduce::Segment& variable : (*trial)->gradients().segments) {
-        state_.push_back({category, static_cast<int64_t>(variable.count * sizeof(float))});
-      }
-    }
-    for (const auto& [category, bytes] : state_) state_bytes_.push_back(bytes);
+    state_ = (*trial)->state_blocks();
   }
 
   // Both, with what ReplayOnCuda says. Whether it fits.
@@ -50,7 +44,7 @@ class RecordedStep : public testing::TestWithParam<int> {
     SCOPED_TRACE(testing::Message() << steps << " steps, limit " << limit);
     const memory::CudaReplay said = memory::ReplayOnCuda(state_, step_, steps, limit);
     SideBySide both(limit, by);
-    EXPECT_EQ(both.Replay(state_bytes_, step_, steps), said.fits);
+    EXPECT_EQ(both.Replay(state_, step_, steps), said.fits);
     EXPECT_EQ(both.difference(), "");
     EXPECT_EQ(both.real().peak_allocated, said.peak_allocated);
     EXPECT_EQ(both.real().peak_reserved, said.peak_reserved);
@@ -59,7 +53,6 @@ class RecordedStep : public testing::TestWithParam<int> {
 
   memory::Trace step_;
   std::vector<std::pair<memory::Category, int64_t>> state_;
-  std::vector<int64_t> state_bytes_;
 };
 
 TEST_P(RecordedStep, TakesOfTheRealAllocatorWhatTheModelSays) {

@@ -47,8 +47,8 @@ void SideBySide::Release(size_t block) {
   Compare(absl::StrCat("event ", events_, ", a release"));
 }
 
-bool SideBySide::Replay(const std::vector<int64_t>& state, const memory::Trace& step, int steps) {
-  for (const int64_t bytes : state) {
+bool SideBySide::Replay(const std::vector<std::pair<memory::Category, int64_t>>& state_blocks, const memory::Trace& step, int steps) {
+  for (const auto& [category, bytes] : state_blocks) {
     if (!Allocate(bytes).has_value()) return false;
   }
   for (int i = 0; i < steps; ++i) {

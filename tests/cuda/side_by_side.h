@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memory/cuda_allocator.h"
@@ -30,7 +31,7 @@ class SideBySide {
   // Once; again it does nothing.
   void Release(size_t block);
   // As ReplayOnCuda does it. False: a request was refused.
-  bool Replay(const std::vector<int64_t>& state, const memory::Trace& step, int steps);
+  bool Replay(const std::vector<std::pair<memory::Category, int64_t>>& state_blocks, const memory::Trace& step, int steps);
 
   // The first that differed: address, size, what is reserved, a refusal. Empty: nothing.
   const std::string& difference() const { return difference_; }
