@@ -9,6 +9,7 @@
 #include "allreduce/ordered_allreduce.h"
 #include "base/status_macros.h"
 #include "trainer/chosen_segments.h"
+#include "trainer/largest_batch.h"
 
 namespace lockstep {
 namespace {
@@ -189,8 +190,7 @@ void CudaFit::ListFurther() {
 
 absl::Status CudaFit::FindLargestBatch() {
   const auto largest_of = [&](const RecordedPass& pass) {
-    return pass.LargestMicroBatch(spec_.micro_batch, kMostMicroBatch, 0,
-                                  [&](int64_t some) { return Fits(pass, some, limit_) ? int64_t{0} : int64_t{1}; });
+    return MostSamples(pass.regime(), [&](int64_t some) { return Fits(pass, some, limit_); });
   };
   int64_t samples = largest_of(plain_);
   if (spec_.kind == JobKind::kFit && spec_.remedies && plain_.extends()) {
@@ -212,10 +212,10 @@ absl::Status CudaFit::FindLargestBatch() {
       if (at <= samples) break;
     }
   }
-  if (samples > 0 && samples == RecordedPass::RegimeOf(spec_.micro_batch).last) {
+  if (samples > 0 && samples == plain_.regime().last) {
     notes_.push_back(absl::StrCat("memory: larger batches than ", samples * spec_.virtual_replicas,
-                                  " may fit: what is recorded on CPUs is another sequence from 16 samples a virtual replica on, of which "
-                                  "plan says more when asked"));
+                                  " may fit: of a single sample another sequence is recorded than of several, of which plan says more "
+                                  "when asked"));
   }
   profile_.largest_batch = samples * spec_.virtual_replicas;
   return absl::OkStatus();

@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "memory/replay.h"
 #include "trainer/chosen_segments.h"
+#include "trainer/largest_batch.h"
 
 namespace lockstep {
 namespace {
@@ -231,6 +232,18 @@ void MemoryFit::ListFurther(Setting setting) {
     setting.recompute = next;
     Add("recompute", absl::StrCat(ComputedAgainText(next, graph_.calls.size()), " (about)"), setting, false);
   }
+}
+
+void MemoryFit::FindLargestBatch(Setting setting, bool refused) {
+  if (spec_.remedies) {
+    setting.threads = 1;
+    setting.pipeline_bytes = std::min(setting.pipeline_bytes, around_.least_pipeline_bytes);
+  }
+  // What the runtime takes differs by a few MiB from process to process: the answer is to hold for another, too.
+  LargestBatch largest(spec_, trial_, graph_, Left(setting) * 99 / 100, around_.pipeline_bytes_per_sample);
+  // What was recorded last where nothing fits.
+  profile_.largest_batch = largest.Find(plain_, refused ? &chosen_ : nullptr) * spec_.virtual_replicas;
+  if (!largest.note().empty()) notes_.push_back(largest.note());
 }
 
 void MemoryFit::Describe(const Setting& setting) {

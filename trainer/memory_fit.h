@@ -22,7 +22,6 @@ namespace lockstep {
 
 // What the C heap keeps for later, and what only training has of libraries.
 inline constexpr int64_t kHeapSlackBytes = 24 << 20;
-inline constexpr int64_t kMostMicroBatch = 1 << 16;
 // More than a picture of usual width shows.
 inline constexpr size_t kTimelinePoints = 1000;
 
@@ -80,11 +79,6 @@ class MemoryFit {
   // What is not needed, and would be possible.
   void ListFurther(Setting setting);
   void FindLargestBatch(Setting setting, bool refused);
-  // Of the regime of the micro-batch that is resolved now, of which `plain` is a recording, and `least` one with as much as possible
-  // computed again, which is made if it is null; `bytes` are left for a step of `planned` samples.
-  int64_t LargestMicroBatch(const RecordedPass& plain, const RecordedPass* least, int64_t bytes, int planned);
-  // The same of the regime of `samples`, recorded for that. Unavailable: that would take too much.
-  absl::StatusOr<int64_t> LargestFrom(int64_t samples, int64_t bytes);
   // What each sample adds to a step with all remedies; 0: not known.
   int64_t BytesPerSample(const Setting& setting) const;
   void Add(const char* name, std::string text, const Setting& setting, bool applied);

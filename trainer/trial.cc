@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <exception>
 #include <functional>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "base/status_macros.h"
 #include "memory/cpu_allocator.h"
 #include "model/training/loss.h"
+#include "trainer/kernels_of_many.h"
 #include "trainer/leaf_runner.h"
 #include "trainer/replica.h"
 #include "trainer/thread_team.h"
@@ -25,12 +28,11 @@ namespace {
 
 using memory::Category;
 
-// From this many samples on ATen takes another path for 1×1 and 3×3 convolutions on one thread, so that the sequence of allocations
-// changes (aten/src/ATen/native/Convolution.cpp, use_mkldnn).
-constexpr int64_t kOtherRegime = 16;
-// Two micro-batches that say what others take, and one that checks it.
-constexpr std::array<int64_t, 3> kFew = {2, 3, 5};
-constexpr std::array<int64_t, 3> kMany = {kOtherRegime, kOtherRegime + 1, kOtherRegime + 3};
+// Two micro-batches that say what others take, and one that checks it: a few samples, and, where those cannot be given the kernels of many,
+// many.
+using Points = std::array<int64_t, 3>;
+constexpr Points kFew = {2, 3, 5};
+constexpr Points kMany = {kManySamples, kManySamples + 1, kManySamples + 3};
 // What planning takes beside its recordings, about.
 constexpr int64_t kBesideRecordings = 512 << 20;
 
@@ -132,7 +134,10 @@ class TrialOf final : public Trial {
   absl::StatusOr<RecordedPass> Record(absl::Span<const Segment> recomputed) override {
     return Guard<RecordedPass>(spec_, [&]() -> absl::StatusOr<RecordedPass> {
       RecordedPass pass;
-      const absl::Status extended = Extend(recomputed, pass);
+      absl::Status extended = Extend(recomputed, kFew, pass);
+      if (absl::IsFailedPrecondition(extended) && RecordedPass::RegimeOf(spec_.device, spec_.micro_batch).last == 0) {
+        extended = Extend(recomputed, kMany, pass);
+      }
       if (extended.ok()) return pass;
       // Another sequence in each step: it is measured as it is.
       const bool single = spec_.micro_batch < kFew.front();
@@ -140,6 +145,7 @@ class TrialOf final : public Trial {
       const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
       Step(*runner, 1, nullptr);
       const absl::Time start = absl::Now();
+      pass.regime_ = {spec_.micro_batch, spec_.micro_batch};
       pass.measured_ = RecordOne(*runner, spec_.micro_batch, pass.marks_);
       pass.seconds_per_sample_ = SecondsPerSample(start, spec_.micro_batch);
       return pass;
@@ -212,41 +218,56 @@ class TrialOf final : public Trial {
     }
   }
 
+  // Whether so many recordings do not take more at once than the job may.
+  bool FitSideBySide(const Points& points, size_t recordings) {
+    if (spec_.process_limit() == 0) return true;
+    if (sample_bytes_ == 0) {
+      SideBySide(0, 1, [&](size_t) {
+        memory::PassMarks marks;
+        sample_bytes_ = memory::PeakOf(RecordOne(*MakeRunner({}), 1, marks)).bytes;
+      });
+    }
+    const int64_t samples = std::accumulate(points.begin(), points.begin() + static_cast<std::ptrdiff_t>(recordings), int64_t{0});
+    return this->state_.Total() + samples * sample_bytes_ + kBesideRecordings <= spec_.process_limit();
+  }
+
   // FailedPrecondition: there is nothing to go by.
-  absl::Status Extend(absl::Span<const Segment> recomputed, RecordedPass& pass) const {
+  absl::Status Extend(absl::Span<const Segment> recomputed, const Points& points, RecordedPass& pass) {
     // A single sample is another regime, too.
     if (spec_.micro_batch < kFew.front()) return absl::FailedPreconditionError("a single sample");
-    const auto& points = spec_.micro_batch < kOtherRegime ? kFew : kMany;
+    const RecordedPass::Regime regime = RecordedPass::RegimeOf(spec_.device, spec_.micro_batch);
+    const bool as_many = regime.last == 0 && points.front() < kManySamples;
     // Where segments are computed twice the kernels are those of the pass without, which was checked.
     const size_t recordings = recomputed.empty() ? points.size() : 2;
     std::array<memory::Trace, kFew.size()> traces;
     std::array<memory::PassMarks, kFew.size()> marks;
     std::array<double, kFew.size()> seconds{};
+    std::atomic<bool> all_taken = true;
     const auto record = [&](size_t i) {
+      std::optional<ScopedKernelsOfMany> kernels;
+      if (as_many) kernels.emplace();
       const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
       // What is made once, at first use, is not a step's.
       Step(*runner, 1, nullptr);
       const absl::Time start = absl::Now();
       traces[i] = RecordOne(*runner, points[i], marks[i]);
       seconds[i] = SecondsPerSample(start, points[i]);
+      if (kernels && !kernels->all_taken()) all_taken = false;
     };
-    size_t done = 0;
-    // The first alone, where all of them side by side might be too much; then it is known.
-    if (spec_.micro_batch >= kOtherRegime || spec_.process_limit() > 0) SideBySide(done++, 1, record);
-    const int64_t all = done == 0 ? 0 : memory::PeakOf(traces[0]).bytes * (points[1] + points[2]) / points[0];
-    const bool fits = spec_.process_limit() == 0 || this->state_.Total() + all + kBesideRecordings <= spec_.process_limit();
-    while (done < recordings) {
-      const size_t next = fits ? recordings - done : 1;
+    const size_t next = FitSideBySide(points, recordings) ? recordings : 1;
+    for (size_t done = 0; done < recordings; done += next) {
       SideBySide(done, next, record);
-      done += next;
+      if (!all_taken) return absl::FailedPreconditionError("a few samples cannot be given the kernels of many");
     }
     ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], points[0], traces[1], points[1]));
     if (recordings > 2) RETURN_IF_ERROR(fit.Check(traces[2], points[2]));
+    pass.regime_ = regime;
     pass.steps_ = std::move(fit);
     pass.marks_ = std::move(marks[1]);
     // Recordings side by side are in each other's way: the fastest was least so.
     pass.seconds_per_sample_ = *std::min_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(recordings));
     pass.method_ = absl::StrCat("steps of ", points[0], " and ", points[1], " samples, recorded",
+                                as_many ? absl::StrCat(" with the kernels of ", kManySamples) : "",
                                 recordings > 2 ? absl::StrCat(", and one of ", points[2], " to check") : "");
     return absl::OkStatus();
   }
@@ -257,6 +278,7 @@ class TrialOf final : public Trial {
   const std::vector<Metric> metrics_;
   const int64_t channels_;
   const std::unique_ptr<Replica<T>> replica_;
+  int64_t sample_bytes_ = 0;  // of a pass over one without segments, about; 0: not known yet
 };
 
 memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& graph) const {
@@ -268,22 +290,11 @@ memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& gr
   return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut), takes_output);
 }
 
-RecordedPass::Regime RecordedPass::RegimeOf(int64_t planned) {
+RecordedPass::Regime RecordedPass::RegimeOf(Device device, int64_t planned) {
   if (planned < kFew.front()) return {1, kFew.front() - 1};
-  return planned < kOtherRegime ? Regime{kFew.front(), kOtherRegime - 1} : Regime{kOtherRegime, 0};
-}
-
-int64_t RecordedPass::LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes,
-                                        const std::function<int64_t(int64_t samples)>& bytes_of) const {
-  if (!extends()) return bytes_of(planned) <= bytes ? planned : 0;
-  const Regime regime = RegimeOf(planned);
-  const int64_t below = regime.first - 1;
-  int64_t fits = below;
-  for (int64_t above = (regime.last == 0 ? most : std::min(most, regime.last)) + 1; fits + 1 < above;) {
-    const int64_t middle = fits + (above - fits) / 2;
-    (bytes_of(middle) <= bytes ? fits : above) = middle;
-  }
-  return fits == below ? 0 : fits;
+  // cuDNN's convolutions know of no such border, and are like those of many samples.
+  if (device == Device::kCuda) return {kFew.front(), 0};
+  return planned < kManySamples ? Regime{kFew.front(), kManySamples - 1} : Regime{kManySamples, 0};
 }
 
 absl::StatusOr<std::unique_ptr<Trial>> Trial::Create(const RunSpec& spec, const LoadedModel& loaded, const Recipe& recipe) {

@@ -32,14 +32,12 @@ class RecordedPass {
   // By call. REQUIRES: nothing was computed twice.
   memory::PassCosts CostsAt(int64_t micro_batch, const CallGraph& graph) const;
   bool extends() const { return steps_.has_value(); }
-  // The micro-batches that are computed as `planned` is.
+  // The micro-batches that are computed with the same kernels.
   struct Regime {
     int64_t first = 1, last = 1;  // last is 0: it has no end
   };
-  static Regime RegimeOf(int64_t planned);
-  // The most samples of a micro-batch, up to `most`, of which `bytes_of` is at most `bytes`; 0: not even the fewest of the regime, or it is
-  // not known. REQUIRES: it grows with the samples.
-  int64_t LargestMicroBatch(int64_t planned, int64_t most, int64_t bytes, const std::function<int64_t(int64_t samples)>& bytes_of) const;
+  static Regime RegimeOf(Device device, int64_t planned);
+  const Regime& regime() const { return regime_; }
   // Of a pass without segments, on one thread: what each sample takes, about.
   double seconds_per_sample() const { return seconds_per_sample_; }
   // How it was found, and why not from few samples, for people.
@@ -49,6 +47,7 @@ class RecordedPass {
   template <typename T>
   friend class TrialOf;
 
+  Regime regime_;
   std::optional<memory::AffineTrace> steps_;
   memory::Trace measured_;
   memory::PassMarks marks_;
