@@ -36,11 +36,12 @@ def highest_resident(pid):
 
 
 def train(options, model, batch, limit, folder):
-    """The memory of the job's summary, and the highest resident bytes of its trainer; None: it is refused."""
+    """The memory of the job's summary, and the highest resident bytes of its trainers, the most that one had; None: it is refused."""
     summary = os.path.join(folder, "summary.json")
-    command = [os.path.join(options.bin, "lockstep"), "fit", model, "--train", options.train, "--batch", str(batch), "--replicas", "1", "--threads",
-               str(options.threads), "--steps", str(options.steps), "--checkpoint-every", f"{max(options.steps // 2, 1)} steps", "--seed", "1",
+    command = [os.path.join(options.bin, "lockstep"), "fit", model, "--train", options.train, "--batch", str(batch), "--replicas",
+               str(options.replicas), "--threads", str(options.threads), "--checkpoint-every", f"{max(options.steps // 2, 1)} steps", "--seed", "1",
                "--summary", summary, "--out", os.path.join(folder, "trained.keras")]  # fmt: skip
+    command += ["--validation", options.validation, "--epochs", "1"] if options.validation else ["--steps", str(options.steps)]
     if limit:
         command += ["--memory-limit", f"{limit // MIB}MiB"]
     with open(os.path.join(folder, "log"), "w+", encoding="utf-8") as log:
@@ -73,6 +74,8 @@ def main():
     parser.add_argument("--train", required=True, help="folder of class folders")
     parser.add_argument("--models", nargs="*", help="default: all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=1, help="trainers; each is measured, and the largest said")
+    parser.add_argument("--validation", help="folder of class folders: one epoch with an evaluation after it, in place of steps")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--parts", nargs="*", type=float, default=[0, 0.7], help="limits, of what is booked without one; 0: none")
     parser.add_argument("--json", help="also write every figure to this file, a line of JSON each")
