@@ -1,5 +1,6 @@
 #include "trainer/kernels_of_many.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/record_function.h>
 
@@ -54,6 +55,8 @@ ScopedKernelsOfMany::ScopedKernelsOfMany()
                                                .needsInputs(true)
                                                .scopes({at::RecordScope::FUNCTION}))) {
   current = this;
+  // The first question on a thread sets the number that libtorch has for all threads.
+  at::get_num_threads();
 }
 
 ScopedKernelsOfMany::~ScopedKernelsOfMany() {

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/test_folder.h"
@@ -29,7 +30,6 @@ class Convolutions {
     }
   }
   memory::Trace Record(int64_t samples) const {
-    Run(samples);
     memory::Recording recording;
     Run(samples);
     return recording.Take();
@@ -71,6 +71,19 @@ TEST_F(KernelsOfMany, AFewSamplesTakeTheKernelsOfMany) {
     EXPECT_TRUE(!kernels || kernels->all_taken());
   }
   EXPECT_EQ(at::get_num_threads(), 1);
+}
+
+TEST_F(KernelsOfMany, SoDoesTheFirstConvolutionOfAThread) {
+  const Convolutions convolutions(true);
+  const memory::Trace many = convolutions.Record(kManySamples);
+  absl::StatusOr<memory::AffineTrace> fit = absl::UnknownError("");
+  std::thread([&] {
+    const ScopedKernelsOfMany kernels;
+    const memory::Trace two = convolutions.Record(2);
+    fit = memory::AffineTrace::Fit(two, 2, convolutions.Record(3), 3);
+  }).join();
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  EXPECT_TRUE(fit->Check(many, kManySamples).ok());
 }
 
 TEST_F(KernelsOfMany, ItIsSaidWhereAConvolutionCouldNotBeTold) {

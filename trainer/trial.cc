@@ -247,8 +247,6 @@ class TrialOf final : public Trial {
       std::optional<ScopedKernelsOfMany> kernels;
       if (as_many) kernels.emplace();
       const std::unique_ptr<LeafRunner<T>> runner = MakeRunner(recomputed);
-      // What is made once, at first use, is not a step's.
-      Step(*runner, 1, nullptr);
       const absl::Time start = absl::Now();
       traces[i] = RecordOne(*runner, points[i], marks[i]);
       seconds[i] = SecondsPerSample(start, points[i]);
