@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# All but InceptionResNetV2, which has a layer of its own that is refused; pictures as small as each model takes them. The first two were used while the prediction was written, the others not.
+# All there are; pictures as small as each model takes them. The first two were used while the prediction was written, the others not.
 WRITTEN_WITH = ("MobileNetV2", "ResNet50")
 MODELS = {
     "MobileNetV2": 128, "ResNet50": 96, "VGG16": 64, "VGG19": 64, "ResNet101": 64, "ResNet152": 48, "ResNet50V2": 48, "ResNet101V2": 48,
@@ -18,7 +18,7 @@ MODELS = {
     "EfficientNetV2S": 48, "InceptionV3": 80, "Xception": 72, "MobileNet": 64, "MobileNetV3Small": 64,
     "MobileNetV3Large": 64, "NASNetMobile": 64, "NASNetLarge": 64, "ConvNeXtTiny": 48, "ConvNeXtSmall": 48,
     "ConvNeXtBase": 48, "ConvNeXtLarge": 48, "ConvNeXtXLarge": 48, "EfficientNetB5": 48, "EfficientNetB6": 48, "EfficientNetB7": 48,
-    "EfficientNetV2M": 48, "EfficientNetV2L": 48,
+    "EfficientNetV2M": 48, "EfficientNetV2L": 48, "InceptionResNetV2": 80,
 }  # fmt: skip
 
 

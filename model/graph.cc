@@ -201,13 +201,13 @@ void Reader::ReadLayer(const Json& layer, Scope& scope, const std::string& group
     made = MakeOperation(class_name, call, options);
     unknown_operation_ = unknown_operation_ || made == nullptr;
   } else {
-    const auto known = KnownLayers().find(class_name);
-    if (known == KnownLayers().end()) {
-      Problem(where, "this layer is not known");
+    const absl::StatusOr<LayerFactory> known = FindLayer(class_name, layer);
+    if (!known.ok()) {
+      Problem(where, std::string(known.status().message()));
       unknown_layer_ = true;
       return;
     }
-    made = known->second(options);
+    made = (*known)(options);
   }
   const std::vector<std::string> problems = options.Problems();
   for (const std::string& problem : problems) Problem(where, problem);

@@ -7,14 +7,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "model/layer.h"
 #include "model/test_archive.h"
 
 namespace lockstep {
 namespace {
 
 using testing::AllOf;
+using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::SizeIs;
 using Layers = std::vector<std::pair<std::string, Json>>;
 
 const Json kPicture = {nullptr, 4, 4, 1};
@@ -63,6 +66,39 @@ std::vector<double> Values(const at::Tensor& tensor) {
   return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
 }
 
+Json Node(const std::vector<std::string>& from, int node = 0) {
+  Json tensors = Json::array();
+  for (const std::string& layer : from) {
+    tensors.push_back({{"class_name", "__keras_tensor__"}, {"config", {{"keras_history", {layer, node, 0}}}}});
+  }
+  return {{"args", {tensors}}, {"kwargs", Json::object()}};
+}
+
+const char* const kScaleModule = "keras.src.applications.inception_resnet_v2";
+
+// A CustomScaleLayer as Keras writes it, called "scaled", of pictures of kPicture's size that were reshaped to `shapes`.
+TestArchive Scaled(Json config, const std::vector<Shape>& shapes) {
+  Json layers = {{{"class_name", "InputLayer"}, {"config", {{"name", "in"}, {"batch_shape", kPicture}}}}};
+  std::vector<std::string> from;
+  for (const Shape& shape : shapes) {
+    const std::string name = from.emplace_back(absl::StrCat("reshape_", from.size()));
+    layers.push_back({{"class_name", "Reshape"},
+                      {"config", {{"name", name}, {"target_shape", Shape(shape.begin() + 1, shape.end())}}},
+                      {"inbound_nodes", {Node({"in"})}}});
+  }
+  config["name"] = "scaled";
+  layers.push_back({{"module", kScaleModule},
+                    {"class_name", "CustomScaleLayer"},
+                    {"config", config},
+                    {"registered_name", "CustomScaleLayer"},
+                    {"inbound_nodes", {Node(from)}}});
+  TestArchive archive;
+  archive.config = {
+      {"class_name", "Functional"},
+      {"config", {{"name", "m"}, {"layers", layers}, {"input_layers", {{"in", 0, 0}}}, {"output_layers", {{"scaled", 0, 0}}}}}};
+  return archive;
+}
+
 TEST(ModelRefuses, UnknownLayersByNameAndPlaceWithThoseItKnowsOnce) {
   const Json inner = {{"name", "backbone"},
                       {"layers",
@@ -71,6 +107,42 @@ TEST(ModelRefuses, UnknownLayersByNameAndPlaceWithThoseItKnowsOnce) {
   const std::string text = Refusal(TestArchive::Sequential(kPicture, {{"Sequential", inner}, {"Fourier", {{"name", "f"}}}}));
   EXPECT_THAT(text, AllOf(HasSubstr("backbone/w (Wavelet)"), HasSubstr("f (Fourier)"), HasSubstr("DepthwiseConv2D")));
   EXPECT_EQ(text.find("DepthwiseConv2D"), text.rfind("DepthwiseConv2D"));
+}
+
+TEST(ModelRefuses, ALayerThatIsNotKerassOwnThoughItsNameIs) {
+  const auto refusal = [](const char* class_name, const Json& module, const Json& registered) {
+    TestArchive archive = TestArchive::Sequential({nullptr, 2}, {{class_name, {{"name", "l"}}}});
+    archive.config["config"]["layers"][1]["module"] = module;
+    archive.config["config"]["layers"][1]["registered_name"] = registered;
+    return Refusal(archive);
+  };
+  const auto own = [](const std::string& module) {
+    return HasSubstr(absl::StrCat("this layer of \"", module, "\" is not Keras's own: its code is not in the file"));
+  };
+  EXPECT_THAT(refusal("CustomScaleLayer", "my.layers", "CustomScaleLayer"),
+              AllOf(HasSubstr("layer l (CustomScaleLayer)"), own("my.layers")));
+  EXPECT_THAT(refusal("CustomScaleLayer", kScaleModule, "mine>CustomScaleLayer"), own(kScaleModule));
+  EXPECT_THAT(refusal("CustomScaleLayer", "keras_hub.layers", "CustomScaleLayer"), own("keras_hub.layers"));
+  EXPECT_THAT(refusal("CustomScaleLayer", "keras.layers", nullptr),
+              AllOf(HasSubstr("is not known"), HasSubstr(absl::StrCat(kScaleModule, ".CustomScaleLayer"))));
+  EXPECT_THAT(refusal("ReLU", "__main__", "mine>ReLU"), own("__main__"));
+}
+
+TEST(ModelRefuses, CustomScaleLayersWithoutAScaleOrWithInputsThatDoNotJoin) {
+  const Shape picture = {-1, 4, 4, 1};
+  EXPECT_THAT(Refusal(Scaled({{"scale", "0.1"}}, {picture, picture})),
+              HasSubstr("scaled (CustomScaleLayer): option scale must be a number"));
+  EXPECT_THAT(Refusal(Scaled(Json::object(), {picture, picture})), HasSubstr("option scale must be a number"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", true}}, {picture, picture})), HasSubstr("option scale must be a number, not true"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", -1e39}}, {picture, picture})),
+              HasSubstr("option scale must be a number that is finite in float32"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", 1}, {"bias", 1}}, {picture, picture})), HasSubstr("option bias (1) is not known"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", 1}}, {picture})), HasSubstr("scaled: takes 2 input(s), but is given 1"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", 1}}, {picture, picture, picture})), HasSubstr("scaled: takes 2 input(s), but is given 3"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", 1}}, {picture, {-1, 4, 2, 2}})),
+              HasSubstr("scaled: cannot join inputs of shapes (None, 4, 4, 1) and (None, 4, 2, 2)"));
+  EXPECT_THAT(Refusal(Scaled({{"scale", 1}}, {picture, {-1, 16}})),
+              HasSubstr("scaled: cannot join inputs of different ranks, of shapes (None, 4, 4, 1) and (None, 16)"));
 }
 
 TEST(ModelRefuses, EveryProblemAtOnce) {
@@ -107,10 +179,6 @@ TEST(ModelRefuses, ConfigurationsOfAnotherKindThanKerasWrites) {
   }
 }
 
-Json Node(const std::string& from, int node = 0) {
-  return {{"args", {{{"class_name", "__keras_tensor__"}, {"config", {{"keras_history", {from, node, 0}}}}}}}, {"kwargs", Json::object()}};
-}
-
 TEST(ModelRefuses, CyclesAndGraphsThatMultiply) {
   TestArchive cycle;
   const Json input = {{"class_name", "InputLayer"},
@@ -118,7 +186,7 @@ TEST(ModelRefuses, CyclesAndGraphsThatMultiply) {
                       {"config", {{"name", "in"}, {"batch_shape", {nullptr, 4}}}},
                       {"inbound_nodes", Json::array()}};
   const auto relu = [](const std::string& name, const std::string& from) {
-    return Json{{"class_name", "ReLU"}, {"name", name}, {"config", {{"name", name}}}, {"inbound_nodes", {Node(from)}}};
+    return Json{{"class_name", "ReLU"}, {"name", name}, {"config", {{"name", name}}}, {"inbound_nodes", {Node({from})}}};
   };
   cycle.config = {{"class_name", "Functional"},
                   {"config",
@@ -132,7 +200,7 @@ TEST(ModelRefuses, CyclesAndGraphsThatMultiply) {
   for (int depth = 0; depth < 40; ++depth) {
     const std::string inner = model["name"];
     Json twice = model;
-    twice["inbound_nodes"] = {Node("in"), Node(inner, 0)};
+    twice["inbound_nodes"] = {Node({"in"}), Node({inner}, 0)};
     const std::string name = absl::StrCat("m", depth);
     model = {
         {"class_name", "Functional"},
@@ -190,6 +258,14 @@ TEST(Layers, BatchNormalizationUsesTheBiasedVarianceAndLeavesStatistics) {
   EXPECT_THAT(Values(context.statistics[0].batch_value), ElementsAre(5));
   EXPECT_THAT(Values(context.statistics[1].batch_value), ElementsAre(5));
   EXPECT_THAT(Values(loaded.Run(x)), ElementsAre(3, 5, 7, 9));  // 1 + 2 x / √4
+}
+
+// (1 + e) + (1 + e) · (e − 1) with e = 2⁻³⁰: the product, e² − 1, is rounded to −1 before the sum.
+TEST(Layers, CustomScaleLayersRoundTheProductBeforeTheSum) {
+  const double e = std::ldexp(1, -30);
+  const Loaded loaded(Scaled({{"scale", e - 1}}, {{-1, 4, 4, 1}, {-1, 4, 4, 1}}));
+  const std::vector<double> y = Values(loaded.Run(at::full({1, 4, 4, 1}, 1 + e, at::TensorOptions().dtype(at::kDouble))));
+  EXPECT_THAT(y, AllOf(SizeIs(16), Each(e)));
 }
 
 TEST(Layers, LogitsAreLeftForTheLoss) {

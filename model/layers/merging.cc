@@ -1,9 +1,12 @@
-// Layers of several inputs: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot.
+// Layers of several inputs: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot, CustomScaleLayer.
 
 #include <ATen/ATen.h>
+#include <ATen/ExpandUtils.h>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -18,6 +21,12 @@ at::Tensor SubtractTwo(const at::Tensor& a, const at::Tensor& b) { return a - b;
 at::Tensor MultiplyTwo(const at::Tensor& a, const at::Tensor& b) { return a * b; }
 at::Tensor MaximumOfTwo(const at::Tensor& a, const at::Tensor& b) { return at::maximum(a, b); }
 at::Tensor MinimumOfTwo(const at::Tensor& a, const at::Tensor& b) { return at::minimum(a, b); }
+
+// A sum that is ours, and that nobody keeps for backward: it can be clamped where it lies.
+at::Tensor ClampInPlace(at::Tensor sum, const std::optional<Activation>& clamp) {
+  if (!clamp) return sum;
+  return std::isinf(clamp->max_value) ? at::relu_(sum) : at::hardtanh_(sum, 0.0, clamp->max_value);
+}
 
 class Elementwise final : public Layer {
  public:
@@ -38,10 +47,7 @@ class Elementwise final : public Layer {
     at::Tensor result = inputs[0];
     for (const at::Tensor& input : inputs.subspan(1)) result = operation_(result, input);
     if (average_) result = result / static_cast<double>(inputs.size());
-    if (!clamp_) return result;
-    // The sum is ours and nobody keeps it for backward: it can be clamped where it lies.
-    if (std::isinf(clamp_->max_value)) return at::relu_(result);
-    return at::hardtanh_(result, 0.0, clamp_->max_value);
+    return ClampInPlace(std::move(result), clamp_);
   }
   // Products, maxima and minima keep their inputs or outputs for backward; sums keep nothing.
   bool Fuse(const Activation& next) override {
@@ -53,6 +59,42 @@ class Elementwise final : public Layer {
  private:
   const Operation operation_;
   const bool average_, two_;
+  std::optional<Activation> clamp_;
+};
+
+// first + second · scale. Source: keras.src.applications.inception_resnet_v2.CustomScaleLayer.
+class ScaledAdd final : public Layer {
+ public:
+  explicit ScaledAdd(LayerOptions& options) : scale_(options.Number("scale")) {
+    if (!std::isfinite(static_cast<float>(scale_))) options.Problem("option scale must be a number that is finite in float32");
+  }
+  absl::StatusOr<Shape> OutputShape(absl::Span<const Shape> inputs) const override {
+    RETURN_IF_ERROR(ExpectInputs(inputs, 2, 0));
+    // NumPy would set the samples of the one beside an axis of the other's pictures.
+    if (inputs[0].size() != inputs[1].size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cannot join inputs of different ranks, of shapes ", ShapeText(inputs[0]), " and ", ShapeText(inputs[1])));
+    }
+    return BroadcastShapes(inputs[0], inputs[1]);
+  }
+  at::Tensor Forward(absl::Span<at::Tensor> inputs, const Frame&) const override {
+    // Two roundings, as in Keras: at::add with an alpha makes but one of them.
+    at::Tensor sum = inputs[1] * scale_;
+    if (at::infer_size(sum.sizes(), inputs[0].sizes()) == sum.sizes()) {
+      sum.add_(inputs[0]);
+    } else {
+      sum = inputs[0] + sum;
+    }
+    return ClampInPlace(std::move(sum), clamp_);
+  }
+  bool Fuse(const Activation& next) override {
+    if (!next.IsClamp() || clamp_) return false;
+    clamp_ = next;
+    return true;
+  }
+
+ private:
+  const double scale_;
   std::optional<Activation> clamp_;
 };
 
@@ -141,6 +183,9 @@ void AddMergingLayers(LayerTable& table) {
   add("Average", AddTwo, true, false);
   add("Maximum", MaximumOfTwo, false, false);
   add("Minimum", MinimumOfTwo, false, false);
+  table["keras.src.applications.inception_resnet_v2.CustomScaleLayer"] = [](LayerOptions& options) {
+    return std::make_unique<ScaledAdd>(options);
+  };
   table["Concatenate"] = [](LayerOptions& options) { return std::make_unique<Concatenate>(options); };
   table["Dot"] = [](LayerOptions& options) { return std::make_unique<Dot>(options); };
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Every layer and operation that we know, by Keras's class name.
+// Every layer and operation that we know, by Keras's class name; a layer that is not of keras.layers by its module and name.
 
 #include <functional>
 #include <map>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "model/layer.h"
 #include "model/layer_options.h"
 
@@ -22,7 +23,9 @@ struct OperationCall {
   Json config, arguments, keywords;
 };
 
-const LayerTable& KnownLayers();
+// What makes the layers of class `class_name` and of the module that `layer`, its configuration in the archive, has. InvalidArgument if
+// none is known, or if the class is not Keras's own, whatever its name.
+absl::StatusOr<LayerFactory> FindLayer(const std::string& class_name, const Json& layer);
 // Sorted names, for messages.
 std::vector<std::string> KnownLayerNames();
 std::vector<std::string> KnownOperationNames();

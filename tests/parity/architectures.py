@@ -18,7 +18,7 @@ def _no_drop(name: str, **options):
     return make
 
 
-# Name: (builder, pixels). Inception and Xception want at least 75 and 71.
+# Name: (builder, pixels). Inception, with and without residuals, and Xception want at least 75 and 71.
 ALL = {
     "ResNet50": (A.ResNet50, 64),
     "ResNet50V2": (A.ResNet50V2, 64),
@@ -29,6 +29,7 @@ ALL = {
     "EfficientNetB0": (_no_drop("EfficientNetB0"), 64),
     "EfficientNetV2B0": (_no_drop("EfficientNetV2B0"), 64),
     "InceptionV3": (A.InceptionV3, 96),
+    "InceptionResNetV2": (A.InceptionResNetV2, 80),
     "Xception": (A.Xception, 96),
     "ConvNeXtTiny": (_no_drop("ConvNeXtTiny"), 64),
 }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 from keras import layers as L
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 keras.config.set_floatx("float64")  # before the first layer is made
 IMAGE = (9, 7, 6)
@@ -214,6 +215,13 @@ case("merge_subtract", branches(L.Subtract(), conv(), conv()))
 case("merge_add_relu", sequence(branches(L.Add(), conv(), conv()), L.ReLU(), L.Conv2D(2, 1)))
 case("merge_add_same", lambda x: L.Add()([x, x]))
 case("merge_add_relu_input", sequence(lambda x: L.Add()([x, x]), L.Activation("relu6")))
+case("merge_scale", branches(CustomScaleLayer(0.17), conv(), conv()))
+case("merge_scale_relu", sequence(branches(CustomScaleLayer(-1.3), conv(), conv()), L.Activation("relu"), L.Conv2D(2, 1)))
+case("merge_scale_relu6", sequence(branches(CustomScaleLayer(2), conv(), conv()), L.ReLU(6.0), L.Conv2D(2, 1)))
+case("merge_scale_same", lambda x: CustomScaleLayer(0.3)([x, x]))
+case("merge_scale_first_is_smaller", lambda x: CustomScaleLayer(0.3)([L.GlobalAveragePooling2D(keepdims=True)(x), L.Conv2D(6, 1)(x)]))
+case("merge_scale_second_is_smaller", lambda x: CustomScaleLayer(0.3)([L.Conv2D(6, 1)(x), L.GlobalAveragePooling2D(keepdims=True)(x)]))
+case("merge_scale_both_are_smaller", branches(CustomScaleLayer(0.3), L.Conv2D(1, 1), L.GlobalAveragePooling2D(keepdims=True)))
 case("merge_concatenate_axis", branches(L.Concatenate(axis=1), conv(), conv()))
 case("merge_broadcast", lambda x: L.Add()([L.GlobalAveragePooling2D(keepdims=True)(x), L.Conv2D(6, 1)(x)]))
 case("merge_dot", branches(L.Dot(axes=1), sequence(L.Dense(4)), sequence(L.Dense(4))), VECTOR)

@@ -22,6 +22,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import reference  # noqa: E402
+from keras.src.applications import inception_resnet_v2  # noqa: E402
 
 BIN = ""
 SCALE = 1 / 256
@@ -30,11 +31,21 @@ CLASSES = 3
 # 10 % after ten, in float64 too.
 LEARNING_RATE = 1e-2
 
+
+def inception_resnet_block():
+    """One of the blocks of InceptionResNetV2, with the layer that Keras has for it alone."""
+    inputs = keras.Input((16, 16, 3))
+    block = inception_resnet_v2.inception_resnet_block(keras.layers.Conv2D(24, 3, strides=2)(inputs), 0.17, "block35", 1)
+    return keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(keras.layers.GlobalAveragePooling2D()(block)))
+
+
 # Dropout draws from streams of our own: only architectures without it can be compared step by step.
 ARCHITECTURES = {
     "MobileNetV2": lambda: keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), alpha=0.35, classes=CLASSES),
     "ResNet50V2": lambda: keras.applications.ResNet50V2(weights=None, input_shape=(64, 64, 3), classes=CLASSES),
     "DenseNet121": lambda: keras.applications.DenseNet121(weights=None, input_shape=(64, 64, 3), classes=CLASSES),
+    "InceptionResNetV2": lambda: keras.applications.InceptionResNetV2(weights=None, input_shape=(80, 80, 3), classes=CLASSES),
+    "InceptionResNetBlock": inception_resnet_block,
     "Xception": lambda: keras.applications.Xception(weights=None, input_shape=(72, 72, 3), classes=CLASSES),
 }
 
