@@ -49,7 +49,7 @@ TEST(Requests, OneOfAStepFailsOnceThoughTheStepIsTakenAgain) {
 
 TEST(Requests, TheEnvironmentSaysWhichFailOnceInAllProcesses) {
   const TestFolder folder;
-  const auto refused = [&folder] {
+  const auto refused = [] {
     const pid_t child = fork();
     if (child == 0) {
       // The test's own process has read the environment already.
