@@ -51,7 +51,9 @@ PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<
   for (size_t i = 0; i < trace.events.size(); ++i) {
     const Trace::Event& event = trace.events[i];
     if (i < marks.backward) {
-      add(call_at(i), i);
+      PassCosts::Call& call = costs.calls[call_at(i)];
+      call.forward = std::max(call.forward, live_bytes[i] - kept_through[call_at(i)]);
+      call.beside = std::max(call.beside, call.forward);
       continue;
     }
     // Backward is about where what is left is kept by the calls up to there; here and there a small block is let go of late.

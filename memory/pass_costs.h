@@ -29,6 +29,7 @@ struct PassCosts {
   struct Call {
     int64_t kept = 0;    // asked for in its forward, and held until backward
     int64_t beside = 0;  // the most that its forward or its backward takes beside what it and the calls before it keep
+    int64_t forward = 0;  // of that, what its forward takes
     double seconds = 0;
     bool takes_output = false;  // need not be computed again where its output is stored, or not used again
   };

@@ -22,6 +22,8 @@ struct CallRange {
   int first = 0, end = 0;
   // Those of its calls whose outputs are stored from forward until backward, in order: they are not computed again.
   std::vector<int> stored;
+  // Segments within it, in order and disjoint: when it is computed again, they are let go of once more, and computed a third time.
+  std::vector<CallRange> inner;
   friend bool operator==(const CallRange&, const CallRange&) = default;
 };
 struct Choice {

@@ -27,11 +27,15 @@ struct ForwardContext {
   // Where this micro-batch's first sample stands in the virtual replica's slice of the batch: random layers draw for (first_sample + i),
   // so that dropout does not depend on how a slice is cut into micro-batches.
   int64_t first_sample = 0;
-  // The calls are computed a second time, in backward (TrainingPass).
+  // The calls are computed again, in backward (TrainingPass).
   bool again = false;
-  // By call: what it makes, filled in when it is computed first, and taken in place of computing it again. The shape of it is enough where
-  // nothing that is computed again uses it. Null: none.
-  std::map<int, at::Tensor>* outputs = nullptr;
+  // By call: what it makes, taken in place of computing it. The shape of it is enough where nothing that is computed again uses it. Null:
+  // none.
+  std::map<int, at::Tensor>* known = nullptr;
+  // By call: filled in with what it makes. Null: none.
+  std::map<int, at::Tensor>* stores = nullptr;
+  // What a call needs for backward is let go of as soon as it has run.
+  bool forgets = false;
   // Called at entry (null) and exit (what it made) of every call of a layer, with its index into CallGraph::calls; a layer that is fused
   // into another is inside that one's. For accounting memory and time by layer.
   std::function<void(const ForwardContext& context, int call, const at::Tensor* output)> observer;

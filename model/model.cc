@@ -17,10 +17,10 @@
 namespace lockstep {
 namespace {
 
-at::Tensor* FindOutput(const ForwardContext& context, int call) {
-  if (context.outputs == nullptr) return nullptr;
-  const auto found = context.outputs->find(call);
-  return found == context.outputs->end() ? nullptr : &found->second;
+at::Tensor* Find(std::map<int, at::Tensor>* outputs, int call) {
+  if (outputs == nullptr) return nullptr;
+  const auto found = outputs->find(call);
+  return found == outputs->end() ? nullptr : &found->second;
 }
 
 }  // namespace
@@ -49,15 +49,16 @@ bool CallGraph::MayStore(const Segment& part, int call) const {
   return values[static_cast<size_t>(calls[static_cast<size_t>(call)].output)].first_use < part.end;
 }
 
-bool CallGraph::MayRecompute(absl::Span<const Segment> segments) const {
-  int done = 0;
+bool CallGraph::MayRecompute(absl::Span<const Segment> segments, int first, int end) const {
+  int done = first;
   for (const Segment& segment : segments) {
-    if (segment.first < done || segment.end <= segment.first || segment.end >= static_cast<int>(calls.size())) return false;
+    if (segment.first < done || segment.end <= segment.first || segment.end > end) return false;
     if (!MayCut(segment.first) || !MayCut(segment.end)) return false;
     if (std::adjacent_find(segment.stored.begin(), segment.stored.end(), std::greater_equal<>()) != segment.stored.end()) return false;
     for (const int call : segment.stored) {
       if (!MayStore(segment, call)) return false;
     }
+    if (!MayRecompute(segment.inner, segment.first, segment.end)) return false;
     done = segment.end;
   }
   return true;
@@ -240,9 +241,8 @@ void Model::RunCalls(const Segment& part, std::vector<at::Tensor>& values, absl:
       at::Tensor& value = values[static_cast<size_t>(call.inputs[i])];
       inputs.push_back(call.last_use[i] ? std::move(value) : value);
     }
-    at::Tensor* const stored = FindOutput(context, static_cast<int>(site));
     at::Tensor known;
-    if (stored != nullptr && context.again) known = std::move(*stored);
+    if (at::Tensor* const output = Find(context.known, static_cast<int>(site))) known = std::move(*output);
     const auto frame_of = [&](const GraphLayer& of, const Follower* follower) {
       const auto own = variables.subspan(static_cast<size_t>(of.first_variable), of.variables.size());
       return Frame{own, of.first_variable, site, of.trainable, call.output == graph.output, follower, known, context};
@@ -258,7 +258,8 @@ void Model::RunCalls(const Segment& part, std::vector<at::Tensor>& values, absl:
     } else {
       output = layer.layer->Forward(absl::MakeSpan(inputs), frame_of(layer, nullptr));
     }
-    if (stored != nullptr && !context.again) *stored = output.detach();
+    if (at::Tensor* const stored = Find(context.stores, static_cast<int>(site))) *stored = output.detach();
+    if (context.forgets) output = output.detach().set_requires_grad(output.requires_grad());
     if (context.observer) context.observer(context, static_cast<int>(site), &output);
   }
   memory::SetLayer({});

@@ -63,8 +63,12 @@ struct CallGraph {
   bool MayCut(int call) const;
   // Whether a call is one of a segment, takes its output, and others of the segment use that: else there is nothing to store.
   bool MayStore(const Segment& part, int call) const;
-  // Whether they are in order, disjoint, cut where that is allowed, store what they may, and end before the last call.
-  bool MayRecompute(absl::Span<const Segment> segments) const;
+  // Whether they are in order, disjoint, cut where that is allowed, store what they may, and end before the last call; and those within
+  // them, within them.
+  bool MayRecompute(absl::Span<const Segment> segments) const { return MayRecompute(segments, 0, static_cast<int>(calls.size()) - 1); }
+
+ private:
+  bool MayRecompute(absl::Span<const Segment> segments, int first, int end) const;
 };
 
 class Model {

@@ -53,33 +53,52 @@ void RunBackward(torch::autograd::edge_list roots, torch::autograd::variable_lis
 
 struct TrainingPass::Piece {
   Segment calls;
-  bool again = false;        // computed twice
+  bool again = false;        // let go of, and computed again: what it is made of then is in `inner`
   std::vector<int> uses;     // values that enter it and that it uses
-  std::vector<bool> passes;  // by use: others use it afterwards
+  std::vector<bool> passes;  // by use: others of the same stretch use it afterwards
   std::vector<int> makes;    // values made by it that are used afterwards
   // Calls that take their output when they come again, beside those whose output is stored: of these only its shape, because nothing in
   // the piece uses it.
   std::vector<int> shaped;
+  std::vector<Piece> inner;
   // Of the pass at hand. Edges without a function: no gradient.
   std::vector<at::Tensor> inputs;     // by use, if it is computed again
   std::map<int, at::Tensor> outputs;  // by call that takes it
   std::shared_ptr<Catch> caught;
   std::vector<Edge> entries, exits;  // by use, by make
 
-  Piece(const CallGraph& graph, const Segment& part, bool twice) : calls(part), again(twice) {
-    for (int call = part.first; twice && call < part.end; ++call) {
-      if (graph.calls[static_cast<size_t>(call)].takes_output && !graph.MayStore(part, call)) shaped.push_back(call);
-    }
+  // `stretch`: the calls that it is a part of.
+  Piece(const CallGraph& graph, const Segment& part, bool twice, const Segment& stretch) : calls(part), again(twice) {
     for (int value = 0; value < static_cast<int>(graph.values.size()); ++value) {
       const CallGraph::Value& life = graph.values[static_cast<size_t>(value)];
-      const bool after = life.last_use >= part.end;
       if (life.made_by >= part.first && life.made_by < part.end) {
-        if (after) makes.push_back(value);
+        if (life.last_use >= part.end) makes.push_back(value);
       } else if (graph.Uses(part, value)) {
         uses.push_back(value);
-        passes.push_back(after);
+        passes.push_back(graph.Uses({part.end, stretch.end, {}}, value));
       }
     }
+    if (!again) return;
+    for (int call = part.first; call < part.end; ++call) {
+      if (graph.calls[static_cast<size_t>(call)].takes_output && !graph.MayStore(part, call)) shaped.push_back(call);
+    }
+    inner = Cut(graph, part, part.inner);
+  }
+
+  // A stretch of calls, cut where segments begin and end.
+  static std::vector<Piece> Cut(const CallGraph& graph, const Segment& stretch, absl::Span<const Segment> segments) {
+    std::vector<Piece> pieces;
+    int done = stretch.first;
+    const auto keep = [&](int end) {
+      if (end > done) pieces.emplace_back(graph, Segment{done, end, {}}, false, stretch);
+    };
+    for (const Segment& segment : segments) {
+      keep(segment.first);
+      pieces.emplace_back(graph, segment, true, stretch);
+      done = segment.end;
+    }
+    keep(stretch.end);
+    return pieces;
   }
 
   void Clear() {
@@ -88,9 +107,32 @@ struct TrainingPass::Piece {
     caught.reset();
     entries.clear();
     exits.clear();
+    for (Piece& piece : inner) piece.Clear();
   }
 
-  // Runs it, and returns its values. `entering` are the values that it uses; those that require gradients get an end of the graph.
+  // Its values, with nothing kept for backward but what enters it and what it stores.
+  std::vector<at::Tensor> RunAndForget(const Model& model, std::vector<at::Tensor> entering, absl::Span<const at::Tensor> variables,
+                                       ForwardContext& context) {
+    std::vector<at::Tensor> values(model.call_graph().values.size());
+    for (size_t i = 0; i < uses.size(); ++i) {
+      values[static_cast<size_t>(uses[i])] = entering[i].detach().set_requires_grad(entering[i].requires_grad());
+    }
+    inputs = std::move(entering);
+    for (const int call : calls.stored) outputs[call];
+    for (const int call : shaped) outputs[call];
+    context.stores = &outputs;
+    context.forgets = true;
+    model.RunCalls(calls, values, variables, context);
+    context.forgets = false;
+    context.stores = nullptr;
+    for (const int call : shaped) {
+      at::Tensor& output = outputs[call];
+      output = at::empty({1}, output.options()).expand(output.sizes());
+    }
+    return values;
+  }
+
+  // Its values. Of those that enter, the ones that require gradients get an end of the graph.
   std::vector<at::Tensor> Run(const Model& model, std::vector<at::Tensor> entering, absl::Span<const at::Tensor> variables,
                               ForwardContext& context) {
     std::vector<at::Tensor> values(model.call_graph().values.size());
@@ -102,21 +144,7 @@ struct TrainingPass::Piece {
       entering[i].reset();
       values[static_cast<size_t>(uses[i])] = std::move(value);
     }
-    if (again && !context.again) {
-      for (const int call : calls.stored) outputs[call];
-      for (const int call : shaped) outputs[call];
-    }
-    context.outputs = outputs.empty() ? nullptr : &outputs;
     model.RunCalls(calls, values, variables, context);
-    context.outputs = nullptr;
-    if (context.again) {
-      outputs.clear();
-    } else {
-      for (const int call : shaped) {
-        at::Tensor& output = outputs[call];
-        output = at::empty({1}, output.options()).expand(output.sizes());
-      }
-    }
     exits.clear();
     for (const int made : makes) {
       const at::Tensor& value = values[static_cast<size_t>(made)];
@@ -125,7 +153,38 @@ struct TrainingPass::Piece {
     return values;
   }
 
-  void Backward(std::vector<at::Tensor>& gradients) {
+  // The pieces of a stretch, one after another; the values of the last. `crossing`, by value: what goes from piece to piece, without
+  // history; requires_grad says whether it has a gradient.
+  static std::vector<at::Tensor> RunAll(std::vector<Piece>& pieces, const Model& model, std::vector<at::Tensor> crossing,
+                                        absl::Span<const at::Tensor> variables, ForwardContext& context) {
+    std::vector<at::Tensor> values;
+    for (Piece& piece : pieces) {
+      std::vector<at::Tensor> entering;
+      for (size_t i = 0; i < piece.uses.size(); ++i) {
+        at::Tensor& value = crossing[static_cast<size_t>(piece.uses[i])];
+        entering.push_back(piece.passes[i] ? value : std::move(value));
+        if (!piece.passes[i]) value = at::Tensor();
+      }
+      values.clear();
+      values = piece.again ? piece.RunAndForget(model, std::move(entering), variables, context)
+                           : piece.Run(model, std::move(entering), variables, context);
+      if (&piece == &pieces.back()) break;
+      for (const int made : piece.makes) {
+        const at::Tensor& value = values[static_cast<size_t>(made)];
+        crossing[static_cast<size_t>(made)] = value.detach().set_requires_grad(value.requires_grad());
+      }
+    }
+    return values;
+  }
+
+  // `gradients`: by value, of what is used later; afterwards of what enters.
+  void Backward(const Model& model, std::vector<at::Tensor>& gradients, absl::Span<const at::Tensor> variables,
+                const ForwardContext& context) {
+    if (again) {
+      RunAgain(model, variables, context);
+      for (size_t i = inner.size(); i-- > 0;) inner[i].Backward(model, gradients, variables, context);
+      return;
+    }
     std::vector<Edge> roots;
     std::vector<at::Tensor> root_gradients;
     const auto add = [&](int value, const Edge& edge) {
@@ -143,6 +202,18 @@ struct TrainingPass::Piece {
     TakeGradients(gradients);
   }
 
+  void RunAgain(const Model& model, absl::Span<const at::Tensor> variables, const ForwardContext& context) {
+    ForwardContext second = context;
+    second.again = true;
+    second.statistics.clear();  // they were told of the first time
+    second.known = &outputs;
+    std::vector<at::Tensor> crossing(model.call_graph().values.size());
+    for (size_t i = 0; i < uses.size(); ++i) crossing[static_cast<size_t>(uses[i])] = std::move(inputs[i]);
+    inputs.clear();
+    RunAll(inner, model, std::move(crossing), variables, second);
+    outputs.clear();
+  }
+
   void TakeGradients(std::vector<at::Tensor>& gradients) {
     for (size_t i = 0; i < uses.size(); ++i) {
       if (entries[i].is_valid()) gradients[static_cast<size_t>(uses[i])] = caught->Take(entries[i].input_nr);
@@ -155,13 +226,7 @@ TrainingPass::TrainingPass(const Model& model, absl::Span<const Segment> segment
   if (segments.empty()) return;
   const CallGraph& graph = model.call_graph();
   if (!graph.MayRecompute(segments)) std::abort();
-  int done = 0;
-  for (const Segment& segment : segments) {
-    if (segment.first > done) pieces_.emplace_back(graph, Segment{done, segment.first, {}}, false);
-    pieces_.emplace_back(graph, segment, true);
-    done = segment.end;
-  }
-  pieces_.emplace_back(graph, Segment{done, static_cast<int>(graph.calls.size()), {}}, false);
+  pieces_ = Piece::Cut(graph, {0, static_cast<int>(graph.calls.size()), {}}, segments);
 }
 
 TrainingPass::~TrainingPass() = default;
@@ -176,26 +241,9 @@ at::Tensor TrainingPass::Forward(const at::Tensor& images, absl::Span<const at::
   context.statistics.clear();
   context.logits.reset();
   const CallGraph& graph = model_.call_graph();
-  // What goes from piece to piece, without history; requires_grad says whether it has a gradient.
   std::vector<at::Tensor> crossing(graph.values.size());
   crossing[static_cast<size_t>(graph.input)] = images;
-  for (Piece& piece : pieces_) {
-    std::vector<at::Tensor> entering;
-    for (size_t i = 0; i < piece.uses.size(); ++i) {
-      at::Tensor& value = crossing[static_cast<size_t>(piece.uses[i])];
-      entering.push_back(piece.passes[i] ? value : std::move(value));
-      if (!piece.passes[i]) value = at::Tensor();
-    }
-    if (piece.again) piece.inputs = entering;
-    const std::vector<at::Tensor> values = piece.Run(model_, std::move(entering), variables, context);
-    if (&piece == &pieces_.back()) return values[static_cast<size_t>(graph.output)];
-    for (const int made : piece.makes) {
-      const at::Tensor& value = values[static_cast<size_t>(made)];
-      crossing[static_cast<size_t>(made)] = value.detach().set_requires_grad(value.requires_grad());
-    }
-    if (piece.again) piece.exits.clear(), piece.caught.reset();
-  }
-  std::abort();  // the last piece has returned
+  return Piece::RunAll(pieces_, model_, std::move(crossing), variables, context)[static_cast<size_t>(graph.output)];
 }
 
 void TrainingPass::Backward(at::Tensor loss, absl::Span<const at::Tensor> variables, const ForwardContext& context) {
@@ -208,17 +256,9 @@ void TrainingPass::Backward(at::Tensor loss, absl::Span<const at::Tensor> variab
                                                           /*accumulate_grad=*/true);
   }
   if (pieces_.empty()) return;
+  // From the loss on the engine went through the last piece, too.
   pieces_.back().TakeGradients(gradients);
-  for (size_t i = pieces_.size() - 1; i-- > 0;) {
-    Piece& piece = pieces_[i];
-    if (piece.again) {
-      ForwardContext again = context;
-      again.again = true;
-      again.statistics.clear();  // they were told of the first time
-      piece.Run(model_, std::exchange(piece.inputs, {}), variables, again);
-    }
-    piece.Backward(gradients);
-  }
+  for (size_t i = pieces_.size() - 1; i-- > 0;) pieces_[i].Backward(model_, gradients, variables, context);
 }
 
 }  // namespace lockstep

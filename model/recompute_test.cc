@@ -129,30 +129,41 @@ void ExpectSame(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>&
   }
 }
 
-std::vector<Segment> RandomSegments(const CallGraph& graph, std::mt19937_64& random) {
+// Calls [first, end), in segments of up to `most` cuts, within which there are others, and so on for `levels`.
+std::vector<Segment> RandomSegments(const CallGraph& graph, std::mt19937_64& random, int first, int end, size_t most, int levels) {
   std::vector<int> cuts;
-  for (int call = 0; call < static_cast<int>(graph.calls.size()); ++call) {
+  for (int call = first; call <= end; ++call) {
     if (graph.MayCut(call)) cuts.push_back(call);
   }
   std::vector<Segment> segments;
   for (size_t i = 0; i + 1 < cuts.size();) {
-    const size_t end = std::min(i + 1 + random() % 5, cuts.size() - 1);
+    const size_t next = std::min(i + 1 + random() % most, cuts.size() - 1);
     if (random() % 4 != 0) {
-      Segment& segment = segments.emplace_back(Segment{cuts[i], cuts[end], {}});
+      Segment& segment = segments.emplace_back(Segment{cuts[i], cuts[next], {}, {}});
       for (int call = segment.first; call < segment.end; ++call) {
         if (graph.MayStore(segment, call) && random() % 2 == 0) segment.stored.push_back(call);
       }
+      if (levels > 1) segment.inner = RandomSegments(graph, random, segment.first, segment.end, std::max<size_t>(most / 2, 1), levels - 1);
     }
-    i = end;
+    i = next;
   }
   return segments;
+}
+
+void Count(const std::vector<Segment>& segments, size_t level, std::vector<int>& by_level, int& stored) {
+  by_level[level] += static_cast<int>(segments.size());
+  for (const Segment& segment : segments) {
+    stored += static_cast<int>(segment.stored.size());
+    Count(segment.inner, level + 1, by_level, stored);
+  }
 }
 
 TEST(TrainingPass, AnySegmentsOfAnyGraphLeaveTheBitsAsTheyAre) {
   at::set_num_threads(1);
   at::manual_seed(1);
   const at::Tensor images = at::rand({6, 6, 6, 3});
-  int segments_in_all = 0, stored_in_all = 0;
+  std::vector<int> by_level(4);
+  int stored_in_all = 0;
   for (uint64_t seed = 0; seed < 40; ++seed) {
     const RandomGraph graph(seed);
     const auto archive = KerasArchive::FromBytes(graph.archive().Bytes(), "net.keras");
@@ -162,10 +173,12 @@ TEST(TrainingPass, AnySegmentsOfAnyGraphLeaveTheBitsAsTheyAre) {
     std::mt19937_64 random(seed);
     const int frozen = static_cast<int>(random() % 2 * (random() % 8));
     const Outcome plain = Step(**model, **archive, {}, images, frozen);
+    const CallGraph& calls = (*model)->call_graph();
+    const int last = static_cast<int>(calls.calls.size()) - 1;
     for (int round = 0; round < 5; ++round) {
-      const std::vector<Segment> segments = RandomSegments((*model)->call_graph(), random);
-      segments_in_all += static_cast<int>(segments.size());
-      for (const Segment& segment : segments) stored_in_all += static_cast<int>(segment.stored.size());
+      const std::vector<Segment> segments = RandomSegments(calls, random, 0, last, round < 2 ? 5 : 12, 1 + round % 3);
+      ASSERT_TRUE(calls.MayRecompute(segments));
+      Count(segments, 0, by_level, stored_in_all);
       const Outcome again = Step(**model, **archive, segments, images, frozen);
       const std::string where = absl::StrCat("seed ", seed, ", round ", round);
       ExpectSame({plain.output}, {again.output}, where);
@@ -173,7 +186,9 @@ TEST(TrainingPass, AnySegmentsOfAnyGraphLeaveTheBitsAsTheyAre) {
       ExpectSame(plain.statistics, again.statistics, where);
     }
   }
-  EXPECT_GT(segments_in_all, 200);
+  EXPECT_GT(by_level[0], 200);
+  EXPECT_GT(by_level[1], 100);
+  EXPECT_GT(by_level[2], 50);
   EXPECT_GT(stored_in_all, 100);
 }
 
@@ -197,6 +212,9 @@ TEST(CallGraph, CallsThatShareAVariableStayInOnePiece) {
   const int all = static_cast<int>(calls.calls.size());
   EXPECT_FALSE(calls.MayRecompute({{first, all, {}}})) << "the last call is in no segment";
   EXPECT_TRUE(calls.MayRecompute({{0, all - 1, {}}}));
+  EXPECT_TRUE(calls.MayRecompute({{0, all - 1, {}, {{0, first, {}}}}}));
+  EXPECT_FALSE(calls.MayRecompute({{0, all - 1, {}, {{0, first + 1, {}}}}})) << "what is within is cut like all others";
+  EXPECT_FALSE(calls.MayRecompute({{0, first, {}, {{0, all - 1, {}}}}})) << "what is within is no more than what it is in";
   for (int call = 0; call < all; ++call) {
     const bool may = calls.MayStore({0, all - 1, {}}, call);
     EXPECT_EQ(calls.MayRecompute({{0, all - 1, {call}}}), may) << call;

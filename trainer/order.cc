@@ -93,12 +93,20 @@ void ReadData(const v1::Data& data, RunSpec& spec) {
   spec.decode_threads = static_cast<int>(data.decode_threads());
 }
 
+using ProtoSegments = google::protobuf::RepeatedPtrField<v1::Recomputation::Segment>;
+
+std::vector<Segment> ToSegments(const ProtoSegments& proto) {
+  std::vector<Segment> segments;
+  for (const auto& segment : proto) {
+    segments.push_back({static_cast<int>(segment.first_call()), static_cast<int>(segment.first_call() + segment.calls()),
+                        std::vector<int>(segment.stored_calls().begin(), segment.stored_calls().end()), ToSegments(segment.inner())});
+  }
+  return segments;
+}
+
 Recomputation ToRecomputation(const v1::Recomputation& proto) {
   Recomputation result;
-  for (const auto& segment : proto.segments()) {
-    result.segments.push_back({static_cast<int>(segment.first_call()), static_cast<int>(segment.first_call() + segment.calls()),
-                               std::vector<int>(segment.stored_calls().begin(), segment.stored_calls().end())});
-  }
+  result.segments = ToSegments(proto.segments());
   result.bytes_per_thread = static_cast<int64_t>(proto.bytes_per_thread());
   result.time_ratio = proto.time_ratio();
   return result;
@@ -114,14 +122,19 @@ void ReadMemory(const v1::MemoryPolicy& memory, RunSpec& spec) {
   for (const v1::Recomputation& next : memory.next()) spec.next.push_back(ToRecomputation(next));
 }
 
-v1::Recomputation ToProto(const Recomputation& recomputation) {
-  v1::Recomputation proto;
-  for (const Segment& segment : recomputation.segments) {
-    auto* out = proto.add_segments();
+void ToProto(const std::vector<Segment>& segments, ProtoSegments& proto) {
+  for (const Segment& segment : segments) {
+    auto* out = proto.Add();
     out->set_first_call(static_cast<uint32_t>(segment.first));
     out->set_calls(static_cast<uint32_t>(segment.end - segment.first));
     for (const int call : segment.stored) out->add_stored_calls(static_cast<uint32_t>(call));
+    ToProto(segment.inner, *out->mutable_inner());
   }
+}
+
+v1::Recomputation ToProto(const Recomputation& recomputation) {
+  v1::Recomputation proto;
+  ToProto(recomputation.segments, *proto.mutable_segments());
   proto.set_bytes_per_thread(static_cast<uint64_t>(recomputation.bytes_per_thread));
   proto.set_time_ratio(recomputation.time_ratio);
   return proto;
