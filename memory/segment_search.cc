@@ -212,15 +212,16 @@ void SegmentSearch::AddNested(int64_t limit) {
 }
 
 void SegmentSearch::AddNested(Table& table, size_t to) {
+  const int64_t gradients = ranges_.Passing(cuts_[to]);
   int best = -1;
   for (int bin = 0; bin < 2 * table.bins; ++bin) {
     const State& state = table.At(to, bin);
-    if (state.seconds != kNone && (best < 0 || state.seconds < table.At(to, best).seconds)) best = bin;
+    // Where nothing within it is let go of, it is a piece as any other.
+    if (state.seconds == kNone || state.seconds == 0 || std::max(state.forgotten, state.forward) + gradients > table.limit) continue;
+    if (best < 0 || state.seconds < table.At(to, best).seconds) best = bin;
   }
-  // Nothing within it is let go of: that is a piece as any other.
-  if (best < 0 || table.At(to, best).seconds == 0) return;
+  if (best < 0) return;
   const State state = table.At(to, best);
-  const int64_t gradients = ranges_.Passing(cuts_[to]);
   const auto inner = static_cast<int>(inner_.size());
   inner_.push_back(PathTo(table, to, best));
   std::vector<Jump>& nested = nested_[table.start];
