@@ -22,13 +22,20 @@
 namespace lockstep {
 namespace {
 
-// Segments that bring a step down to a part of what it takes without.
-absl::StatusOr<std::vector<Segment>> SegmentsFor(const RecordedPass& plain, const CallGraph& graph, int samples, double part) {
+// Segments that bring a step down to a part of what it takes without, chosen as planning chooses them.
+absl::StatusOr<std::vector<Segment>> SegmentsFor(Trial& trial, const RecordedPass& plain, const CallGraph& graph, int samples,
+                                                 double part) {
   if (part >= 1) return std::vector<Segment>();
   const memory::PassCosts costs = plain.CostsAt(samples, graph);
-  auto choice = memory::ChooseSegments(costs, static_cast<int64_t>(static_cast<double>(plain.PeakAt(samples).bytes) * part));
-  if (!choice) return absl::NotFoundError("no segments bring it down so far");
-  return std::move(choice->segments);
+  const auto limit = static_cast<int64_t>(static_cast<double>(plain.PeakAt(samples).bytes) * part);
+  for (int64_t target = limit;;) {
+    auto choice = memory::ChooseSegments(costs, target);
+    if (!choice) return absl::NotFoundError("no segments bring it down so far");
+    ASSIGN_OR_RETURN(const RecordedPass pass, trial.Record(choice->segments));
+    const int64_t above = pass.PeakAt(samples).bytes - limit;
+    if (above <= 0) return std::move(choice->segments);
+    target -= above;
+  }
 }
 
 struct Options {
@@ -49,7 +56,7 @@ absl::Status Compare(const RunSpec& spec, const Options& options) {
   const absl::Time start = absl::Now();
   ASSIGN_OR_RETURN(const RecordedPass plain, trial->Record({}));
   const absl::Time recorded = absl::Now();
-  ASSIGN_OR_RETURN(const std::vector<Segment> segments, SegmentsFor(plain, graph, samples, options.part));
+  ASSIGN_OR_RETURN(const std::vector<Segment> segments, SegmentsFor(*trial, plain, graph, samples, options.part));
   RecordedPass pass = plain;
   if (!segments.empty()) {
     ASSIGN_OR_RETURN(pass, trial->Record(segments));

@@ -38,6 +38,10 @@ PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<
     }
   }
   const std::vector<bool> kept = live;
+  // Where a call writes over what another made, it is the last one's.
+  for (size_t call = 0; call < calls; ++call) {
+    if (marks.outputs[call] >= 0) owners[static_cast<size_t>(marks.outputs[call])] = call;
+  }
   for (size_t block = 0; block < kept.size(); ++block) {
     if (kept[block]) costs.calls[owners[block]].kept += sizes[block];
   }
@@ -47,22 +51,23 @@ PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<
   const auto add = [&](size_t call, size_t event) {
     costs.calls[call].beside = std::max(costs.calls[call].beside, live_bytes[event] - kept_through[call]);
   };
-  int64_t left = kept_through[calls];  // of what is kept
-  for (size_t i = 0; i < trace.events.size(); ++i) {
-    const Trace::Event& event = trace.events[i];
+  auto next = marks.backward_calls.begin();
+  size_t at = calls;
+  for (size_t i = 0; i < marks.end && i < trace.events.size(); ++i) {
     if (i < marks.backward) {
-      PassCosts::Call& call = costs.calls[call_at(i)];
-      call.forward = std::max(call.forward, live_bytes[i] - kept_through[call_at(i)]);
-      call.beside = std::max(call.beside, call.forward);
+      add(call_at(i), i);
+      costs.calls[call_at(i)].forward = costs.calls[call_at(i)].beside;
       continue;
     }
-    // Backward is about where what is left is kept by the calls up to there; here and there a small block is let go of late.
-    const int64_t about = left - kept_through[calls] / 1000;
-    const auto at = static_cast<size_t>(std::lower_bound(kept_through.begin(), kept_through.end(), about) - kept_through.begin());
+    for (; next != marks.backward_calls.end() && next->second <= i; ++next) {
+      at = static_cast<size_t>(next->first);
+      add(at, i - 1);  // as it begins
+      const int32_t output = at < calls ? marks.outputs[at] : -1;
+      costs.calls[at].gradient_over_output = output >= 0 && live[static_cast<size_t>(output)];
+    }
     add(at, i);
-    if (at < calls) add(at + 1, i);
-    const auto block = static_cast<size_t>(event.block);
-    if (event.release && block < kept.size() && kept[block]) left -= sizes[block];
+    const auto block = static_cast<size_t>(trace.events[i].block);
+    if (trace.events[i].release && block < live.size()) live[block] = false;
   }
   for (size_t call = 0; call < calls; ++call) {
     costs.calls[call].takes_output = takes_output[call];
@@ -75,7 +80,7 @@ PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<
     const int32_t block = life.made_by < 0 ? -1 : marks.outputs[static_cast<size_t>(life.made_by)];
     if (block < 0) continue;
     value.bytes = sizes[static_cast<size_t>(block)];
-    value.kept = kept[static_cast<size_t>(block)];
+    value.kept = kept[static_cast<size_t>(block)] && owners[static_cast<size_t>(block)] == static_cast<size_t>(life.made_by);
   }
   return costs;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "memory/trace.h"
@@ -12,10 +13,12 @@ namespace lockstep::memory {
 
 // Of a recorded pass: where its calls begin and what they made, by index of the trace's events and blocks.
 struct PassMarks {
-  std::vector<size_t> calls;      // by call: the first event of its forward
-  std::vector<int32_t> outputs;   // by call: the block that holds what it made; -1: memory that the pass did not ask for
-  std::vector<double> seconds;    // by call: of its forward
-  size_t loss = 0, backward = 0;  // the first event of each
+  std::vector<size_t> calls;               // by call: the first event of its forward
+  std::vector<int32_t> outputs;            // by call: the block that holds what it made; -1: memory that the pass did not ask for
+  std::vector<double> seconds;             // by call: of its forward
+  size_t loss = 0, backward = 0, end = 0;  // the first event of each, and beyond the last
+  // In the order in which backward comes to them: a call, and the first event of its backward.
+  std::vector<std::pair<int, size_t>> backward_calls;
   double backward_seconds = 0;
 };
 
@@ -27,11 +30,12 @@ struct ValueLife {
 
 struct PassCosts {
   struct Call {
-    int64_t kept = 0;    // asked for in its forward, and held until backward
-    int64_t beside = 0;  // the most that its forward or its backward takes beside what it and the calls before it keep
+    int64_t kept = 0;     // asked for in its forward, and held until backward
+    int64_t beside = 0;   // the most that its forward or its backward takes beside what it and the calls before it keep
     int64_t forward = 0;  // of that, what its forward takes
     double seconds = 0;
-    bool takes_output = false;  // need not be computed again where its output is stored, or not used again
+    bool takes_output = false;          // need not be computed again where its output is stored, or not used again
+    bool gradient_over_output = false;  // the gradient of its output came to lie where that lay
   };
   struct Value {
     ValueLife life;

@@ -43,7 +43,7 @@ SegmentCosts::Again SegmentCosts::ComputedAgain(int first, int end, absl::Functi
     kept += call.kept;
     const bool used = output != nullptr && output->life.first_use < end;
     if (call.takes_output && output != nullptr && (!used || stores(i))) {
-      if (output->kept) kept -= output->bytes;
+      if (output->kept && (used || !call.gradient_over_output)) kept -= output->bytes;
       if (used) again.stored += output->bytes;
     } else {
       again.seconds += call.seconds;
@@ -56,9 +56,8 @@ SegmentCosts::Again SegmentCosts::ComputedAgain(int first, int end, absl::Functi
 }
 
 SegmentCosts::Again SegmentCosts::ComputedAgain(const CallRange& segment) const {
-  Again again = ComputedAgain(segment.first, segment.end, [&](int call) {
-    return std::binary_search(segment.stored.begin(), segment.stored.end(), call);
-  });
+  Again again = ComputedAgain(segment.first, segment.end,
+                              [&](int call) { return std::binary_search(segment.stored.begin(), segment.stored.end(), call); });
   if (segment.inner.empty()) return again;
   const Stretch inner = Of(segment.first, segment.end, segment.inner, again.stored, Passing(segment.end));
   again.peak = inner.peak;
@@ -83,7 +82,8 @@ SegmentCosts::Stretch SegmentCosts::Of(int first, int end, const std::vector<Cal
     keep(segment.first);
     stored += again ? 0 : Entering(segment.first, first);
     const Again piece = ComputedAgain(segment);
-    stretch.peak = std::max({stretch.peak, stored + piece.peak, taken + stored + piece.stored + Forgotten(segment.first, segment.end).back() + gradients});
+    stretch.peak = std::max(
+        {stretch.peak, stored + piece.peak, taken + stored + piece.stored + Forgotten(segment.first, segment.end).back() + gradients});
     stored += Leaving(segment.first, segment.end, end) + piece.stored;
     stretch.seconds += piece.seconds;
     again = true;

@@ -24,8 +24,8 @@ class SegmentCosts {
 
   // Of calls that are computed again and then kept.
   struct Again {
-    int64_t peak = 0;       // beside what is stored before them, with what they store themselves
-    int64_t stored = 0;     // of outputs of these calls
+    int64_t peak = 0;    // beside what is stored before them, with what they store themselves
+    int64_t stored = 0;  // of outputs of these calls
     double seconds = 0;
   };
   Again ComputedAgain(int first, int end, absl::FunctionRef<bool(int call)> stores) const;

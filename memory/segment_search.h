@@ -70,7 +70,7 @@ class SegmentSearch {
   // By cut.
   std::vector<Step> steps_;
   std::vector<std::vector<Jump>> jumps_, plain_, nested_;  // plain_: those that store nothing
-  std::vector<std::vector<int64_t>> forgotten_;  // SegmentCosts::Forgotten
+  std::vector<std::vector<int64_t>> forgotten_;            // SegmentCosts::Forgotten
   std::vector<std::vector<CallRange>> inner_;
 };
 

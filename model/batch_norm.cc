@@ -2,11 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
 
 #include <optional>
 #include <vector>
 
 #include "model/normalised_batch.h"
+#include "model/owned.h"
 
 namespace lockstep {
 namespace {
@@ -16,9 +18,9 @@ using torch::autograd::variable_list;
 
 int64_t RowsOf(const at::Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / x.size(-1); }
 
-// Nobody else sees these bytes: what follows from them may be written over them.
-bool IsOwnedAlone(const at::Tensor& tensor) {
-  return tensor.use_count() == 1 && tensor.storage().use_count() == 1 && tensor.is_contiguous();
+// Of what the graph saved for this backward pass, the only one there will be: one handle is the graph's, one is ours.
+bool IsSavedForThisAlone(const at::Tensor& saved) {
+  return saved.requires_grad() && !saved.is_leaf() && IsOwnedAlone(saved, 2) && !torch::autograd::get_current_graph_task_keep_graph();
 }
 
 class BatchNorm final : public torch::autograd::Function<BatchNorm> {
@@ -44,9 +46,9 @@ class BatchNorm final : public torch::autograd::Function<BatchNorm> {
     const variable_list saved = context->get_saved_variables();
     const NormalisedBatch batch = NormalisedBatch::FromSaved(*context, saved, 0);
     const at::Tensor& x = saved[4];
-    const bool in_place = IsOwnedAlone(gradients[0]);
+    const bool over_gradient = IsOwnedAlone(gradients[0], 1);
     const at::Tensor dy = gradients[0].contiguous();
-    at::Tensor dx = in_place ? dy : at::empty_like(x);
+    at::Tensor dx = over_gradient ? dy : IsSavedForThisAlone(x) ? x.detach() : at::empty_like(x);
     NormalisedBatch::Terms terms;
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "batch_norm_backward", [&] {
       using T = scalar_t;

@@ -21,7 +21,7 @@ struct Normalisation {
   void SumGradient(const T* x, const T* dy, const Normalisation<T>& norm, int64_t rows, int64_t channels, double* sum, double* product);  \
   /* The same, and leaves that gradient in `gradient`, which held dy. */                                                                  \
   void TakeGradient(const T* x, T* gradient, const Normalisation<T>& norm, int64_t rows, int64_t channels, double* sum, double* product); \
-  /* dx = scale · (g − a − (x − mean) · b), g the gradient before the clamp. dx may be dy. */                                     \
+  /* dx = scale · (g − a − (x − mean) · b), g the gradient before the clamp. dx may be dy, or x. */                               \
   void InputGradient(const T* x, const T* dy, const Normalisation<T>& norm, const T* a, const T* b, int64_t rows, int64_t channels, T* dx);
 LOCKSTEP_DECLARE_BATCH_NORM_KERNELS(float)
 LOCKSTEP_DECLARE_BATCH_NORM_KERNELS(double)

@@ -177,7 +177,9 @@ void LeafRunner<T>::TrainMicroBatches(const Samples& samples, int64_t micro_batc
     if (marks_ != nullptr) memory::Recording::Current()->At("backward");
     pass_.Backward(std::move(loss), aliases_, forward);
     result.backward_seconds += SecondsSince(backward);
-    if (marks_ != nullptr && first == 0) marks_->backward_seconds = result.backward_seconds;
+    if (marks_ == nullptr || first > 0) continue;
+    marks_->backward_seconds = result.backward_seconds;
+    marks_->end = memory::Recording::Current()->size();
   }
 }
 
@@ -190,7 +192,7 @@ void LeafRunner<T>::HandOverStatistics(int leaf) {
   }
 }
 
-// Says where in a recording each call begins, what it made, and how long it took.
+// Says where in a recording each call begins, forward and backward, what it made, and how long it took.
 class MarkCalls {
  public:
   MarkCalls(memory::Recording& recording, const CallGraph& graph, memory::PassMarks& marks)
@@ -207,6 +209,7 @@ class MarkCalls {
       } else {
         marks_.seconds.push_back(SecondsSince(since_));
         marks_.outputs.push_back(recording_.BlockAt(output->storage().data()));
+        MarkBackward(call, *output);
       }
     }
     if (output == nullptr) return;
@@ -215,6 +218,14 @@ class MarkCalls {
   }
 
  private:
+  // Backward comes to a call when the gradient of what it made is there.
+  void MarkBackward(int call, const at::Tensor& output) const {
+    if (!output.requires_grad()) return;
+    output.register_hook([&recording = recording_, &marks = marks_, call](const at::Tensor&) {
+      if (marks.end == 0) marks.backward_calls.emplace_back(call, recording.size());
+    });
+  }
+
   memory::Recording& recording_;
   const CallGraph& graph_;
   memory::PassMarks& marks_;

@@ -11,22 +11,27 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/activation.h"
+#include "model/clamp.h"
 #include "model/layers/registry.h"
+#include "model/owned.h"
 
 namespace lockstep {
 namespace {
 
-at::Tensor AddTwo(const at::Tensor& a, const at::Tensor& b) { return a + b; }
+at::Tensor AddTwo(const at::Tensor& a, const at::Tensor& b) {
+  // Nobody else has `b`, and nothing that was computed from it keeps it for backward: the sum can take its place.
+  const bool owned = IsOwnedAlone(b, 1) && !b.is_view() && !(b.requires_grad() && b.is_leaf());
+  if (!owned || b.scalar_type() != a.scalar_type() || b.sizes() != a.sizes()) return a + b;
+  at::Tensor sum = b;
+  return sum.add_(a);
+}
 at::Tensor SubtractTwo(const at::Tensor& a, const at::Tensor& b) { return a - b; }
 at::Tensor MultiplyTwo(const at::Tensor& a, const at::Tensor& b) { return a * b; }
 at::Tensor MaximumOfTwo(const at::Tensor& a, const at::Tensor& b) { return at::maximum(a, b); }
 at::Tensor MinimumOfTwo(const at::Tensor& a, const at::Tensor& b) { return at::minimum(a, b); }
 
 // A sum that is ours, and that nobody keeps for backward: it can be clamped where it lies.
-at::Tensor ClampInPlace(at::Tensor sum, const std::optional<Activation>& clamp) {
-  if (!clamp) return sum;
-  return std::isinf(clamp->max_value) ? at::relu_(sum) : at::hardtanh_(sum, 0.0, clamp->max_value);
-}
+at::Tensor Clamped(at::Tensor sum, const std::optional<Activation>& clamp) { return clamp ? ClampInPlace(std::move(sum), *clamp) : sum; }
 
 class Elementwise final : public Layer {
  public:
@@ -47,7 +52,7 @@ class Elementwise final : public Layer {
     at::Tensor result = inputs[0];
     for (const at::Tensor& input : inputs.subspan(1)) result = operation_(result, input);
     if (average_) result = result / static_cast<double>(inputs.size());
-    return ClampInPlace(std::move(result), clamp_);
+    return Clamped(std::move(result), clamp_);
   }
   // Products, maxima and minima keep their inputs or outputs for backward; sums keep nothing.
   bool Fuse(const Activation& next) override {
@@ -85,7 +90,7 @@ class ScaledAdd final : public Layer {
     } else {
       sum = inputs[0] + sum;
     }
-    return ClampInPlace(std::move(sum), clamp_);
+    return Clamped(std::move(sum), clamp_);
   }
   bool Fuse(const Activation& next) override {
     if (!next.IsClamp() || clamp_) return false;
