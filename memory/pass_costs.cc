@@ -12,6 +12,14 @@ int64_t SizeOf(const Trace::Event& event) { return BlockPool::BlockSize(static_c
 
 }  // namespace
 
+void PassMarks::TakeLeastSeconds(int64_t samples, const PassMarks& other, int64_t others) {
+  const double scale = static_cast<double>(samples) / static_cast<double>(others);
+  for (size_t call = 0; call < std::min(seconds.size(), other.seconds.size()); ++call) {
+    seconds[call] = std::min(seconds[call], other.seconds[call] * scale);
+  }
+  backward_seconds = std::min(backward_seconds, other.backward_seconds * scale);
+}
+
 PassCosts CostsOf(const Trace& trace, const PassMarks& marks, const std::vector<ValueLife>& values, std::vector<bool> may_cut,
                   const std::vector<bool>& takes_output) {
   const size_t calls = marks.calls.size();

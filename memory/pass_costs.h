@@ -15,11 +15,14 @@ namespace lockstep::memory {
 struct PassMarks {
   std::vector<size_t> calls;               // by call: the first event of its forward
   std::vector<int32_t> outputs;            // by call: the block that holds what it made; -1: memory that the pass did not ask for
-  std::vector<double> seconds;             // by call: of its forward
+  std::vector<double> seconds;             // by call: that its forward took of a processor
   size_t loss = 0, backward = 0, end = 0;  // the first event of each, and beyond the last
   // In the order in which backward comes to them: a call, and the first event of its backward.
   std::vector<std::pair<int, size_t>> backward_calls;
   double backward_seconds = 0;
+
+  // These are of a pass over `samples`, the others of one over `others`: what disturbed one of them need not have disturbed the other.
+  void TakeLeastSeconds(int64_t samples, const PassMarks& other, int64_t others);
 };
 
 // A value between calls, and when it is alive.

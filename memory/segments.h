@@ -7,7 +7,7 @@
 // places where the graph may be cut: a state is (cut, bytes stored before it), its value the least extra time; every piece between two cuts
 // is either kept as it is, or stores only the values that leave it and is computed again in backward. In a piece that is computed again
 // the outputs of some calls are stored all the same, those that cost the most time for their bytes: from them on it goes with what is
-// cheap. No libtorch.
+// cheap. And it may be computed again in pieces, some of which are let go of once more. No libtorch.
 
 #include <cstdint>
 #include <optional>

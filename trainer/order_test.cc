@@ -93,6 +93,16 @@ TEST(PlanReport, WritesEveryDefaultIntoTheResolvedJob) {
   EXPECT_EQ(report.profile().bytes_by_category().at("activations"), 1000u);
 }
 
+TEST(PlanReport, SegmentsWithinSegmentsComeBackAsTheyWere) {
+  PlanOutcome outcome;
+  outcome.resolved = ToRunSpec(Start());
+  const std::vector<Segment> segments = {{1, 9, {3, 5}, {{1, 4, {2}}, {6, 8, {}}}}, {9, 12, {}}};
+  outcome.resolved.recompute.segments = segments;
+  v1::TrainerStart start = Start();
+  *start.mutable_order()->mutable_job() = ToProto(outcome, Start().order().job(), "j1").resolved();
+  EXPECT_EQ(ToRunSpec(start).recompute.segments, segments);
+}
+
 TEST(PlanReport, OfADeviceHasTheHostBesideIt) {
   v1::TrainerStart start = Start();
   EXPECT_EQ(ToRunSpec(start).device, Device::kCpu);

@@ -260,6 +260,7 @@ class TrialOf final : public Trial {
     ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], points[0], traces[1], points[1]));
     if (recordings > 2) RETURN_IF_ERROR(fit.Check(traces[2], points[2]));
     pass.regime_ = regime;
+    for (size_t i = 0; i < recordings; ++i) marks[1].TakeLeastSeconds(points[1], marks[i], points[i]);
     pass.steps_ = std::move(fit);
     pass.marks_ = std::move(marks[1]);
     // Recordings side by side are in each other's way: the fastest was least so.
