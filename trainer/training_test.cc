@@ -315,9 +315,11 @@ TEST_F(Training, ASmallerMicroBatchNeedsTheJobsWordAndIsRecorded) {
   const auto ran = Run(plan.resolved, {{0, 4}}, 1);
   ASSERT_TRUE(ran.ok()) << ran.status();
   EXPECT_EQ(ran->run.ending, Ending::kDone) << ran->run.reason;
-  // The last micro-batch is another than those before it: to a few hundred bytes.
-  EXPECT_NEAR(static_cast<double>(memory::CpuTensorPool().GetUsage().at_peak[memory::Category::kActivations]),
-              static_cast<double>(plan.profile->peak[memory::Category::kActivations]), 512);
+  // Planned is that two of four samples follow each other, and it was one of four and one of three.
+  const int64_t planned = plan.profile->peak[memory::Category::kActivations];
+  const int64_t taken = memory::CpuTensorPool().GetUsage().at_peak[memory::Category::kActivations];
+  EXPECT_LE(taken, planned + 512);
+  EXPECT_GT(taken, planned * 95 / 100);
 }
 
 TEST_F(Training, WhatCannotFitIsRefusedWithTheLargestBatchThatWould) {
