@@ -315,7 +315,7 @@ TEST_F(Training, ASmallerMicroBatchNeedsTheJobsWordAndIsRecorded) {
   const auto ran = Run(plan.resolved, {{0, 4}}, 1);
   ASSERT_TRUE(ran.ok()) << ran.status();
   EXPECT_EQ(ran->run.ending, Ending::kDone) << ran->run.reason;
-  // Planned is that two of four samples follow each other, and it was one of four and one of three.
+  // Planned are two micro-batches of four samples; they are one of four and one of three.
   const int64_t planned = plan.profile->peak[memory::Category::kActivations];
   const int64_t taken = memory::CpuTensorPool().GetUsage().at_peak[memory::Category::kActivations];
   EXPECT_LE(taken, planned + 512);
