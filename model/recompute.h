@@ -1,6 +1,7 @@
 #pragma once
 // A training pass over a model in which some segments of the graph are computed twice: what they keep for backward is let go of after
-// forward, and made again when backward comes to them, from the values that enter them.
+// forward, and made again when backward comes to them, from the values that enter them; in pieces of their own, if they have segments
+// within them.
 //
 // Where it stands: LeafRunner runs one for each micro-batch; planning chooses the segments (memory/segments.h). The bits are those of a
 // pass without segments: the graph is cut into pieces, each is an autograd graph of its own, and backward goes through them from the last
