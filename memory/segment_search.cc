@@ -99,11 +99,19 @@ void SegmentSearch::AddJumps(size_t from) {
       if (again.stored == 0) plain_[from].push_back(jumps_[from].back());
     }
   }
+  SortByPeak(jumps_[from]);
+  SortByPeak(plain_[from]);
 }
 
-std::optional<std::vector<CallRange>> SegmentSearch::Run(int64_t limit) {
-  AddNested(limit);
-  Table table{0, limit, kBins, {}};
+// So that a search leaves off at the first that is too much.
+void SegmentSearch::SortByPeak(std::vector<Jump>& jumps) {
+  std::stable_sort(jumps.begin(), jumps.end(), [](const Jump& a, const Jump& b) { return a.peak < b.peak; });
+}
+
+std::optional<std::vector<CallRange>> SegmentSearch::Run(int64_t limit, bool nested) {
+  for (std::vector<Jump>& jumps : nested_) jumps.clear();
+  if (nested) AddNested(limit);
+  Table table{0, limit, kBins, {}, {}};
   Fill(table, /*whole=*/true);
   int best = -1;
   const size_t last = cuts_.size() - 1;
@@ -119,15 +127,18 @@ std::optional<std::vector<CallRange>> SegmentSearch::Run(int64_t limit) {
 // `whole`: of the whole pass, and not of what is within a piece.
 void SegmentSearch::Fill(Table& table, bool whole) const {
   table.states.assign((cuts_.size() - table.start) * static_cast<size_t>(2 * table.bins), {});
+  table.seconds.assign(table.states.size(), kNone);
+  table.bins_per_byte = table.bins / static_cast<double>(std::max<int64_t>(table.limit, 1));
   // What enters is stored already.
   State begin;
   begin.seconds = 0;
   begin.again = true;
   table.At(table.start, table.bins) = begin;
+  table.seconds[table.Index(table.start, table.bins)] = 0;
   for (size_t from = table.start; from + 1 < cuts_.size(); ++from) {
     const int64_t entering = ranges_.Entering(cuts_[from], cuts_[table.start]);
     for (int bin = 0; bin < 2 * table.bins; ++bin) {
-      if (table.At(from, bin).seconds == kNone) continue;
+      if (table.seconds[table.Index(from, bin)] == kNone) continue;
       KeepNext(table, from, bin);
       Recompute(table, whole ? jumps_[from] : plain_[from], from, bin, entering);
       if (whole) Recompute(table, nested_[from], from, bin, entering);
@@ -136,9 +147,11 @@ void SegmentSearch::Fill(Table& table, bool whole) const {
 }
 
 SegmentSearch::State* SegmentSearch::Reach(Table& table, size_t cut, bool again, int64_t stored, double seconds) {
-  const auto bin = static_cast<int>(std::min<int64_t>(stored * table.bins / std::max<int64_t>(table.limit, 1), table.bins - 1));
-  State& there = table.At(cut, again ? table.bins + bin : bin);
-  if (seconds > there.seconds || (seconds == there.seconds && stored >= there.stored)) return nullptr;
+  const int bin = std::min(static_cast<int>(static_cast<double>(stored) * table.bins_per_byte), table.bins - 1);
+  const size_t index = table.Index(cut, again ? table.bins + bin : bin);
+  State& there = table.states[index];
+  if (seconds > table.seconds[index] || (seconds == table.seconds[index] && stored >= there.stored)) return nullptr;
+  table.seconds[index] = seconds;
   return &there;
 }
 
@@ -163,7 +176,7 @@ void SegmentSearch::Recompute(Table& table, const std::vector<Jump>& jumps, size
   const State& state = table.At(from, bin);
   const int64_t stored = state.stored + (state.again ? 0 : entering);
   for (const Jump& jump : jumps) {
-    if (stored + jump.peak > table.limit) continue;
+    if (stored + jump.peak > table.limit) break;
     State* const next = Reach(table, jump.to, true, stored + jump.leaving, state.seconds + jump.seconds);
     if (next == nullptr) continue;
     const auto calls = static_cast<size_t>(cuts_[jump.to] - cuts_[from]);
@@ -200,15 +213,15 @@ std::vector<CallRange> SegmentSearch::PathTo(Table& table, size_t cut, int bin) 
 
 // Pieces that are computed again in pieces, some of which are let go of once more: it takes more time, and less memory.
 void SegmentSearch::AddNested(int64_t limit) {
-  for (std::vector<Jump>& jumps : nested_) jumps.clear();
   inner_.clear();
   for (const double part : kHeadrooms) {
     for (size_t i = 0; i + 1 < outer_.size(); ++i) {
-      Table table{outer_[i], static_cast<int64_t>(part * static_cast<double>(limit)), kInnerBins, {}};
+      Table table{outer_[i], static_cast<int64_t>(part * static_cast<double>(limit)), kInnerBins, {}, {}};
       Fill(table, /*whole=*/false);
       for (size_t j = i + 1; j < outer_.size(); ++j) AddNested(table, outer_[j]);
     }
   }
+  for (std::vector<Jump>& jumps : nested_) SortByPeak(jumps);
 }
 
 void SegmentSearch::AddNested(Table& table, size_t to) {

@@ -17,8 +17,8 @@ class SegmentSearch {
   // Both must outlive the object.
   SegmentSearch(const PassCosts& costs, const SegmentCosts& ranges);
 
-  // Nothing: there are none.
-  std::optional<std::vector<CallRange>> Run(int64_t limit);
+  // Nothing: there are none. Without `nested` of pieces within pieces, in half the time.
+  std::optional<std::vector<CallRange>> Run(int64_t limit, bool nested);
 
  private:
   static constexpr double kNone = std::numeric_limits<double>::infinity();
@@ -48,10 +48,14 @@ class SegmentSearch {
     int64_t limit = 0;
     int bins = 0;
     std::vector<State> states;
-    State& At(size_t cut, int bin) { return states[(cut - start) * static_cast<size_t>(2 * bins) + static_cast<size_t>(bin)]; }
+    std::vector<double> seconds;  // of the states, apart: what is asked most often lies close together
+    double bins_per_byte = 0;
+    size_t Index(size_t cut, int bin) const { return (cut - start) * static_cast<size_t>(2 * bins) + static_cast<size_t>(bin); }
+    State& At(size_t cut, int bin) { return states[Index(cut, bin)]; }
   };
 
   void AddJumps(size_t from);
+  static void SortByPeak(std::vector<Jump>& jumps);
   bool Stores(int call, size_t degree) const { return ranges_.Worth(call) >= degrees_[degree]; }
   void Fill(Table& table, bool whole) const;
   void KeepNext(Table& table, size_t from, int bin) const;

@@ -55,7 +55,7 @@ Choice CostOf(const PassCosts& costs, std::vector<CallRange> segments) { return 
 std::optional<Choice> ChooseSegments(const PassCosts& costs, int64_t limit_bytes) {
   if (limit_bytes <= 0) return std::nullopt;
   const SegmentCosts ranges(costs);
-  std::optional<std::vector<CallRange>> segments = SegmentSearch(costs, ranges).Run(limit_bytes);
+  std::optional<std::vector<CallRange>> segments = SegmentSearch(costs, ranges).Run(limit_bytes, /*nested=*/true);
   if (!segments) return std::nullopt;
   Choice choice = ranges.Of(*std::move(segments));
   StoreMore(ranges, limit_bytes, choice);
@@ -66,14 +66,17 @@ Choice FewestBytes(const PassCosts& costs) {
   const SegmentCosts ranges(costs);
   Choice best = ranges.Of({});
   SegmentSearch search(costs, ranges);
-  for (int64_t low = 0; low + best.bytes / 500 < best.bytes;) {
-    const int64_t middle = low + (best.bytes - low) / 2;
-    auto segments = search.Run(middle);
-    Choice choice = segments ? ranges.Of(*std::move(segments)) : best;
-    if (choice.bytes < best.bytes) {
-      best = std::move(choice);
-    } else {
-      low = middle;
+  // First without pieces within pieces, which take longer to find.
+  for (const bool nested : {false, true}) {
+    for (int64_t low = nested ? best.bytes / 4 : 0; low + best.bytes / 300 < best.bytes;) {
+      const int64_t middle = low + (best.bytes - low) / 2;
+      auto segments = search.Run(middle, nested);
+      Choice choice = segments ? ranges.Of(*std::move(segments)) : best;
+      if (choice.bytes < best.bytes) {
+        best = std::move(choice);
+      } else {
+        low = middle;
+      }
     }
   }
   return best;

@@ -26,13 +26,6 @@ constexpr int kSearches = 4;
 // Micro-batches that are computed and on their way.
 constexpr int kMicroBatchesOnDevice = 2;
 
-// Those with the fewest bytes, the same in every process: what calls take of time, which is measured, has no say.
-memory::Choice LeastOfMemory(const memory::PassCosts& costs) {
-  memory::PassCosts even = costs;
-  for (memory::PassCosts::Call& call : even.calls) call.seconds = 1;
-  return memory::CostOf(costs, memory::FewestBytes(even).segments);
-}
-
 std::string InMiB(int64_t limit) { return absl::StrCat("a limit of ", limit / kMiB, "MiB"); }
 
 }  // namespace
@@ -106,8 +99,20 @@ int64_t CudaFit::DeviceBytes(const RecordedPass& pass) const {
   return beside_.Total() + Replay(pass, spec_.micro_batch, fits ? PoolBytes(limit_) : 0).peak_reserved;
 }
 
+const memory::Choice& CudaFit::LeastOfMemory(int64_t micro_batch) {
+  const auto [at, added] = least_.try_emplace(micro_batch);
+  if (added) {
+    const memory::PassCosts costs = plain_.CostsAt(micro_batch, graph_);
+    memory::PassCosts even = costs;
+    for (memory::PassCosts::Call& call : even.calls) call.seconds = 1;
+    at->second = memory::CostOf(costs, memory::FewestBytes(even).segments);
+  }
+  return at->second;
+}
+
 absl::Status CudaFit::RecordPlain() {
   ASSIGN_OR_RETURN(plain_, trial_.Record({}));
+  least_.clear();
   chosen_ = plain_;
   recompute_ = {};
   recompute_.bytes_per_thread = plain_.PeakAt(spec_.micro_batch).bytes;
@@ -133,7 +138,7 @@ absl::StatusOr<bool> CudaFit::Recompute() {
     if (Fits(chosen_, spec_.micro_batch, limit_)) return true;
     target = std::min(target, choice->bytes) - std::max<int64_t>(LeastLimit(chosen_, spec_.micro_batch) - limit_, choice->bytes / 50);
   }
-  RETURN_IF_ERROR(Record(LeastOfMemory(costs)));
+  RETURN_IF_ERROR(Record(LeastOfMemory(spec_.micro_batch)));
   return Fits(chosen_, spec_.micro_batch, limit_);
 }
 
@@ -182,7 +187,7 @@ void CudaFit::ListFurther() {
   if (spec_.kind != JobKind::kFit || !spec_.remedies || !plain_.extends()) return;
   const memory::PassCosts costs = plain_.CostsAt(spec_.micro_batch, graph_);
   const int64_t now = recompute_.bytes_per_thread;
-  for (const Recomputation& next : SmallerChoices(costs, now, 0, LeastOfMemory(costs))) {
+  for (const Recomputation& next : SmallerChoices(costs, now, 0, LeastOfMemory(spec_.micro_batch))) {
     Add("recompute", absl::StrCat(ComputedAgainText(next, graph_.calls.size()), " (about)"),
         profile_.resident_bytes - (now - next.bytes_per_thread), next.time_ratio, false);
   }
@@ -199,7 +204,7 @@ absl::Status CudaFit::FindLargestBatch() {
     RecordedPass least = chosen_;
     std::vector<Segment> segments = recompute_.segments;
     for (int search = 0; search < kSearches; ++search) {
-      std::vector<Segment> wanted = LeastOfMemory(plain_.CostsAt(at, graph_)).segments;
+      std::vector<Segment> wanted = LeastOfMemory(at).segments;
       if (wanted != segments) {
         segments = std::move(wanted);
         ASSIGN_OR_RETURN(least, trial_.Record(segments));

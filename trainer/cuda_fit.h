@@ -10,6 +10,7 @@
 // in this header.
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -59,6 +60,8 @@ class CudaFit {
   // Of the device, within the limit if it fits there.
   int64_t DeviceBytes(const RecordedPass& pass) const;
 
+  // Those with the fewest bytes, the same in every process: what calls take of time, which is measured, has no say. Looked for once.
+  const memory::Choice& LeastOfMemory(int64_t micro_batch);
   absl::Status RecordPlain();
   absl::Status Apply();
   // The segments with the least extra time with which it fits, as recorded: chosen_ and recompute_ are theirs, or, if none fit, those with
@@ -84,7 +87,8 @@ class CudaFit {
   const Exchange exchange_;
   const memory::Bytes beside_;  // beside the allocator
   RecordedPass plain_, chosen_;
-  Recomputation recompute_;  // of chosen_
+  std::map<int64_t, memory::Choice> least_;  // by micro-batch, of plain_
+  Recomputation recompute_;                  // of chosen_
   MemoryProfile profile_;
   std::vector<std::string> notes_;
 };

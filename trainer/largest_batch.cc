@@ -36,7 +36,7 @@ int64_t LargestBatch::Of(const RecordedPass& pass) const {
 }
 
 std::vector<Segment> LargestBatch::ForMost(const RecordedPass& plain, int64_t& about) const {
-  const auto fewest_at = [&](int64_t samples) { return memory::FewestBytes(plain.CostsAt(samples, graph_)).segments; };
+  const auto fewest_at = [&](int64_t samples) { return plain.FewestBytesAt(samples, graph_).segments; };
   const auto most_with = [&](const std::vector<Segment>& segments) {
     return MostSamples({1, 0}, [&](int64_t samples) {
       const memory::PassCosts costs = plain.CostsAt(samples, graph_);
@@ -91,7 +91,8 @@ int64_t LargestBatch::AcrossRegimes(RecordedPass::Regime at, int64_t samples, co
 int64_t LargestBatch::Find(const RecordedPass& plain, const RecordedPass* least) {
   const RecordedPass::Regime here = plain.regime();
   int64_t samples = Of(plain);
-  if (spec_.kind != JobKind::kFit || !spec_.remedies) return AcrossRegimes(here, samples, {});
+  const bool all_fit = samples > 0 && samples == here.last;
+  if (spec_.kind != JobKind::kFit || !spec_.remedies || (all_fit && !limited())) return AcrossRegimes(here, samples, {});
   if (!plain.extends()) {
     // Of this micro-batch alone; one sample is such, and others say more.
     if (samples == 0 || here.last > 1 || !limited()) return AcrossRegimes(here, samples, {});
@@ -110,7 +111,7 @@ int64_t LargestBatch::Find(const RecordedPass& plain, const RecordedPass* least)
   }
   if (least != nullptr) {
     samples = std::max(samples, Of(*least));
-  } else if (about > samples) {
+  } else if (!all_fit && about > samples) {
     samples = std::max(samples, From(spec_.micro_batch, segments));
   }
   return AcrossRegimes(here, samples, segments);

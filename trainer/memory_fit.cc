@@ -134,7 +134,7 @@ absl::StatusOr<Recomputation> MemoryFit::Recompute(int64_t bytes) {
     if (recomputation.bytes_per_thread <= bytes) return recomputation;
     target -= recomputation.bytes_per_thread - bytes + bytes / 200;
   }
-  ASSIGN_OR_RETURN(Recomputation least, Recorded(memory::FewestBytes(costs)));
+  ASSIGN_OR_RETURN(Recomputation least, Recorded(plain_.FewestBytesAt(spec_.micro_batch, graph_)));
   if (least.bytes_per_thread <= bytes) return least;
   return absl::NotFoundError(absl::StrCat(least.bytes_per_thread));
 }
@@ -203,7 +203,8 @@ void MemoryFit::PlanNext(const Setting& setting) {
   spec_.next.clear();
   if (spec_.kind != JobKind::kFit || !spec_.remedies || !plain_.extends()) return;
   const memory::PassCosts costs = Costs(spec_.micro_batch);
-  spec_.next = SmallerChoices(costs, setting.recompute.bytes_per_thread, Beyond(spec_.micro_batch, costs), memory::FewestBytes(costs));
+  spec_.next = SmallerChoices(costs, setting.recompute.bytes_per_thread, Beyond(spec_.micro_batch, costs),
+                              plain_.FewestBytesAt(spec_.micro_batch, graph_));
 }
 
 int64_t MemoryFit::BytesPerSample(const Setting& setting) const {

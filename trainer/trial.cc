@@ -9,7 +9,7 @@
 #include <atomic>
 #include <exception>
 #include <functional>
-#include <numeric>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -218,17 +218,16 @@ class TrialOf final : public Trial {
     }
   }
 
-  // Whether so many recordings do not take more at once than the job may.
-  bool FitSideBySide(const Points& points, size_t recordings) {
-    if (spec_.process_limit() == 0) return true;
+  // Samples that may be recorded at once, so that planning does not take more than the job may.
+  int64_t SamplesAtOnce() {
+    if (spec_.process_limit() == 0) return std::numeric_limits<int64_t>::max();
     if (sample_bytes_ == 0) {
       SideBySide(0, 1, [&](size_t) {
         memory::PassMarks marks;
         sample_bytes_ = memory::PeakOf(RecordOne(*MakeRunner({}), 1, marks)).bytes;
       });
     }
-    const int64_t samples = std::accumulate(points.begin(), points.begin() + static_cast<std::ptrdiff_t>(recordings), int64_t{0});
-    return this->state_.Total() + samples * sample_bytes_ + kBesideRecordings <= spec_.process_limit();
+    return (spec_.process_limit() - this->state_.Total() - kBesideRecordings) / std::max<int64_t>(sample_bytes_, 1);
   }
 
   // FailedPrecondition: there is nothing to go by.
@@ -252,9 +251,12 @@ class TrialOf final : public Trial {
       seconds[i] = SecondsPerSample(start, points[i]);
       if (kernels && !kernels->all_taken()) all_taken = false;
     };
-    const size_t next = FitSideBySide(points, recordings) ? recordings : 1;
-    for (size_t done = 0; done < recordings; done += next) {
-      SideBySide(done, next, record);
+    const int64_t most = SamplesAtOnce();
+    for (size_t done = 0; done < recordings;) {
+      const size_t first = done;
+      int64_t samples = points[done++];
+      while (done < recordings && samples + points[done] <= most) samples += points[done++];
+      SideBySide(first, done - first, record);
       if (!all_taken) return absl::FailedPreconditionError("a few samples cannot be given the kernels of many");
     }
     ASSIGN_OR_RETURN(memory::AffineTrace fit, memory::AffineTrace::Fit(traces[0], points[0], traces[1], points[1]));
@@ -287,6 +289,12 @@ memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& gr
   for (const CallGraph::Call& call : graph.calls) takes_output.push_back(call.takes_output);
   for (int call = 0; call < static_cast<int>(graph.calls.size()); ++call) may_cut.push_back(graph.MayCut(call));
   return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut), takes_output);
+}
+
+const memory::Choice& RecordedPass::FewestBytesAt(int64_t micro_batch, const CallGraph& graph) const {
+  const auto [at, added] = fewest_.try_emplace(micro_batch);
+  if (added) at->second = memory::FewestBytes(CostsAt(micro_batch, graph));
+  return at->second;
 }
 
 RecordedPass::Regime RecordedPass::RegimeOf(Device device, int64_t planned) {

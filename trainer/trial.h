@@ -4,7 +4,7 @@
 // (memory/trace.h). Nothing of it is kept. Includes libtorch through the model.
 
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,7 +23,7 @@
 
 namespace lockstep {
 
-// A pass as recorded. Plain data.
+// A pass as recorded. Plain data, of one thread.
 class RecordedPass {
  public:
   // Of any micro-batch of the regime that was recorded; of no other than that one where it had to be measured as it is.
@@ -31,6 +31,8 @@ class RecordedPass {
   memory::Peak PeakAt(int64_t micro_batch) const { return memory::PeakOf(At(micro_batch)); }
   // By call. REQUIRES: nothing was computed twice.
   memory::PassCosts CostsAt(int64_t micro_batch, const CallGraph& graph) const;
+  // The segments with the fewest bytes, by these costs. Looked for once a micro-batch.
+  const memory::Choice& FewestBytesAt(int64_t micro_batch, const CallGraph& graph) const;
   bool extends() const { return steps_.has_value(); }
   // The micro-batches that are computed with the same kernels.
   struct Regime {
@@ -53,6 +55,7 @@ class RecordedPass {
   memory::PassMarks marks_;
   double seconds_per_sample_ = 0;
   std::string method_;
+  mutable std::map<int64_t, memory::Choice> fewest_;
 };
 
 class Trial {
