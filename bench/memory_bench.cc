@@ -22,16 +22,17 @@
 namespace lockstep {
 namespace {
 
-// Segments that bring a step down to a part of what it takes without, chosen as planning chooses them.
-absl::StatusOr<std::vector<Segment>> SegmentsFor(Trial& trial, const RecordedPass& plain, const CallGraph& graph, int samples,
-                                                 double part) {
+// Segments that bring a step down to a part of what it takes without, chosen as planning chooses them, and the step as recorded with them
+// in place of `pass`, which is without.
+absl::StatusOr<std::vector<Segment>> SegmentsFor(Trial& trial, const CallGraph& graph, int samples, double part, RecordedPass& pass) {
   if (part >= 1) return std::vector<Segment>();
+  const RecordedPass plain = pass;
   const memory::PassCosts costs = plain.CostsAt(samples, graph);
   const auto limit = static_cast<int64_t>(static_cast<double>(plain.PeakAt(samples).bytes) * part);
   for (int64_t target = limit;;) {
     auto choice = memory::ChooseSegments(costs, target);
     if (!choice) return absl::NotFoundError("no segments bring it down so far");
-    ASSIGN_OR_RETURN(const RecordedPass pass, trial.Record(choice->segments));
+    ASSIGN_OR_RETURN(pass, trial.Record(choice->segments));
     const int64_t above = pass.PeakAt(samples).bytes - limit;
     if (above <= 0) return std::move(choice->segments);
     target -= above;
@@ -56,11 +57,8 @@ absl::Status Compare(const RunSpec& spec, const Options& options) {
   const absl::Time start = absl::Now();
   ASSIGN_OR_RETURN(const RecordedPass plain, trial->Record({}));
   const absl::Time recorded = absl::Now();
-  ASSIGN_OR_RETURN(const std::vector<Segment> segments, SegmentsFor(*trial, plain, graph, samples, options.part));
   RecordedPass pass = plain;
-  if (!segments.empty()) {
-    ASSIGN_OR_RETURN(pass, trial->Record(segments));
-  }
+  ASSIGN_OR_RETURN(const std::vector<Segment> segments, SegmentsFor(*trial, graph, samples, options.part, pass));
   const memory::Peak predicted = pass.PeakAt(samples);
   const int64_t predicted_bytes = trial->state().Total() + predicted.bytes;
   // Warm, then all that tensors take at the highest moment.

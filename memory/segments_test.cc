@@ -131,7 +131,7 @@ TEST(Segments, AreWithinTheLimitAndTheLeastThatIs) {
 
 TEST(Segments, AreCutOnlyWhereThatIsAllowedAndEndBeforeTheLastCall) {
   std::mt19937_64 random(11);
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 40; ++round) {
     const PassCosts costs = RandomCosts(random, 300);
     const Choice choice = FewestBytes(costs);
     int done = 0;

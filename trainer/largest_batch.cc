@@ -38,10 +38,7 @@ int64_t LargestBatch::Of(const RecordedPass& pass) const {
 std::vector<Segment> LargestBatch::ForMost(const RecordedPass& plain, int64_t& about) const {
   const auto fewest_at = [&](int64_t samples) { return plain.FewestBytesAt(samples, graph_).segments; };
   const auto most_with = [&](const std::vector<Segment>& segments) {
-    return MostSamples({1, 0}, [&](int64_t samples) {
-      const memory::PassCosts costs = plain.CostsAt(samples, graph_);
-      return plain.PeakAt(samples).bytes - memory::CostOf(costs, {}).bytes + memory::CostOf(costs, segments).bytes <= Left(samples);
-    });
+    return MostSamples({1, 0}, [&](int64_t samples) { return plain.AboutWith(segments, samples, graph_) <= Left(samples); });
   };
   std::vector<Segment> segments = fewest_at(spec_.micro_batch);
   about = most_with(segments);

@@ -211,11 +211,7 @@ int64_t MemoryFit::BytesPerSample(const Setting& setting) const {
   const int64_t samples = spec_.micro_batch, half = samples / 2;
   if (!plain_.extends() || half == 0) return 0;
   const Recomputation& furthest = spec_.next.empty() ? setting.recompute : spec_.next.back();
-  const auto bytes = [&](int64_t some) {
-    if (furthest.segments.empty()) return plain_.PeakAt(some).bytes;
-    const memory::PassCosts costs = Costs(some);
-    return memory::CostOf(costs, furthest.segments).bytes + Beyond(some, costs);
-  };
+  const auto bytes = [&](int64_t some) { return plain_.AboutWith(furthest.segments, some, graph_); };
   return std::max<int64_t>((bytes(samples) - bytes(half)) / (samples - half), 0);
 }
 

@@ -291,6 +291,12 @@ memory::PassCosts RecordedPass::CostsAt(int64_t micro_batch, const CallGraph& gr
   return memory::CostsOf(At(micro_batch), marks_, lives, std::move(may_cut), takes_output);
 }
 
+int64_t RecordedPass::AboutWith(absl::Span<const Segment> segments, int64_t micro_batch, const CallGraph& graph) const {
+  if (segments.empty()) return PeakAt(micro_batch).bytes;  // also of a pass without backward, which has no costs
+  const memory::PassCosts costs = CostsAt(micro_batch, graph);
+  return PeakAt(micro_batch).bytes - memory::CostOf(costs, {}).bytes + memory::CostOf(costs, {segments.begin(), segments.end()}).bytes;
+}
+
 const memory::Choice& RecordedPass::FewestBytesAt(int64_t micro_batch, const CallGraph& graph) const {
   const auto [at, added] = fewest_.try_emplace(micro_batch);
   if (added) at->second = memory::FewestBytes(CostsAt(micro_batch, graph));

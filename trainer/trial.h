@@ -31,6 +31,8 @@ class RecordedPass {
   memory::Peak PeakAt(int64_t micro_batch) const { return memory::PeakOf(At(micro_batch)); }
   // By call. REQUIRES: nothing was computed twice.
   memory::PassCosts CostsAt(int64_t micro_batch, const CallGraph& graph) const;
+  // What a pass takes with these segments, about: by what they cost more or less than none.
+  int64_t AboutWith(absl::Span<const Segment> segments, int64_t micro_batch, const CallGraph& graph) const;
   // The segments with the fewest bytes, by these costs. Looked for once a micro-batch.
   const memory::Choice& FewestBytesAt(int64_t micro_batch, const CallGraph& graph) const;
   bool extends() const { return steps_.has_value(); }
